@@ -1,0 +1,1 @@
+"""A one-layer Transformer from scratch, every gradient derived by hand."""
