@@ -8,6 +8,7 @@ in NumPy:
         y, cache = xp(partial(layer_norm.forward, eps=1e-3), params, x)     # static settings are bound beforehand
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,13 +19,17 @@ import pytest
 
 from onelayer.arrays import map_tree
 
-# Every skip of the suite, in one place: the module that may be absent, and what is then not tested.
-SKIPS = {"torch": "PyTorch is not installed (pip install torch==2.13.0): the third oracle stays silent"}
+# Every skip of the suite, in one place: what may be absent, and what is then not tested.
+SKIPS = {
+    "torch": (find_spec("torch") is not None, "no PyTorch (pip install torch==2.13.0): the third oracle stays silent"),
+    "/dev/full": (os.path.exists("/dev/full"), "no /dev/full here: a full disk is not tried"),
+}
 
 
-def needs(module: str) -> pytest.MarkDecorator:
-    """`@needs("torch")` marks a test that an optional module carries; the module stands in SKIPS."""
-    return pytest.mark.skipif(find_spec(module) is None, reason=SKIPS[module])
+def needs(what: str) -> pytest.MarkDecorator:
+    """`@needs("torch")` marks a test that only runs where something of SKIPS is present."""
+    present, reason = SKIPS[what]
+    return pytest.mark.skipif(not present, reason=reason)
 
 
 @dataclass(frozen=True)

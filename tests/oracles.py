@@ -77,7 +77,7 @@ def complex_step(f: Callable[[Any], Any], tree: Any, h: float = 1e-30) -> Any:
 
 
 def relative_errors(got: Any, want: Any) -> dict[str, float]:
-    """max|got − want| / max|want| of each tensor: 0 where they are equal, inf where `want` alone is zero or one is NaN."""
+    """max|got − want| / max|want| per tensor: 0 where equal, inf where only `want` is zero or one is NaN."""
     ours, theirs = flatten(to_numpy(got)), flatten(to_numpy(want))
     assert ours.keys() == theirs.keys(), f"tensors differ: {sorted(ours.keys() ^ theirs.keys())}"
     return {name: _relative_error(ours[name], theirs[name], name) for name in theirs}

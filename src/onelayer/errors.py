@@ -7,7 +7,7 @@ exits with 2; in Python it is an ordinary ValueError.
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
-__all__ = ["BadInput", "nearest", "unknown"]
+__all__ = ["BadInput", "WorkFailed", "nearest", "unknown"]
 
 
 class BadInput(ValueError):
@@ -25,3 +25,7 @@ def unknown(kind: str, received: object, allowed: Iterable[object]) -> BadInput:
     names = nearest(received, allowed)
     hint = f"; did you mean {names[0]!r}?" if names else ""
     return BadInput(f"unknown {kind} {received!r}{hint} Allowed: {', '.join(names) or 'none'}")
+
+
+class WorkFailed(RuntimeError):
+    """The input was good and the work did not succeed: a run diverged, a check fell short."""

@@ -1,0 +1,5 @@
+"""`python -m onelayer` is the command `onelayer`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,84 @@
+"""The command line: parse, call, print. No logic: whatever a command does is a function away in Python.
+
+Adding a command is a file and a line: `cli/grok.py` with a function `grok`, and "grok" below. The file is imported when
+its command is asked for, so that `onelayer --help` needs none of them.
+
+A command function takes keyword-only options (a name that cannot be left out may be positional), has a docstring whose
+example stands on a line of its own that starts with `$ onelayer`, offers `as_json: Json = False`, raises for whatever
+goes wrong, and ends by `answer(...)`; `Json` and `answer` are in `cli/_common.py`.
+
+Exit    0 done    1 the work failed (diverged, a check fell short, a disk is full)    2 bad input    130 interrupted
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+from pydantic import ValidationError
+
+from ..errors import BadInput, WorkFailed
+
+__all__ = ["COMMANDS", "build", "main", "run"]
+
+COMMANDS: dict[str, str] = {  # name: what `onelayer --help` says of it
+}
+
+
+def build() -> App:
+    app = App(
+        name="onelayer",
+        help="One Transformer layer, every gradient by hand. `onelayer COMMAND --help` shows options and an example.",
+        help_format="markdown",
+        version=_version,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    for name, line in COMMANDS.items():
+        app.command(f"onelayer.cli.{name}:{name}", name=name, help=line)
+    return app
+
+
+def run(tokens: Sequence[str] | None = None, app: App | None = None) -> int:
+    """Run one command and answer its exit code; what went wrong is said on standard error."""
+    try:
+        (app or build())(tokens, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt as stop:  # a command that has something to say of it (how to resume) raises its own
+        return _say(stop if stop.args else "interrupted", 130)
+    except (BadInput, CycloptsError, ValidationError) as error:
+        return _say(_in_words(error), 2)
+    except WorkFailed as error:
+        return _say(error, 1)
+    except OSError as error:
+        _silence_stdout()
+        return 0 if isinstance(error, BrokenPipeError) else _say(error, 1)  # `onelayer runs | head` has what it wanted
+    return 0
+
+
+def main() -> None:
+    sys.exit(run())
+
+
+def _say(what: object, code: int) -> int:
+    print(f"onelayer: {what}", file=sys.stderr)
+    return code
+
+
+def _in_words(error: Exception) -> str:
+    """A config that pydantic refused, field by field; any other error speaks for itself."""
+    cause = error.__cause__ if isinstance(error.__cause__, ValidationError) else error
+    if not isinstance(cause, ValidationError):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, received {e['input']!r}" for e in cause.errors())
+
+
+def _silence_stdout() -> None:
+    """A standard output that broke is not flushed again at exit, which would fail once more, without words."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("onelayer")
