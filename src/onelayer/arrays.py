@@ -23,8 +23,8 @@ import numpy as np
 from array_api_compat import array_namespace, is_jax_array, is_numpy_array
 
 __all__ = [
-    "Array", "Tap", "array_namespace", "at_scope", "erf", "flatten", "gather_rows", "generator", "keep", "map_tree",
-    "natural", "real_part", "scatter_add_rows", "sum_to", "unflatten", "zeros_like_tree",
+    "Array", "Tap", "array_namespace", "at_scope", "constant", "erf", "flatten", "gather_rows", "generator", "keep", "map_tree",
+    "natural", "real_part", "scaled_ids", "scatter_add_rows", "sum_to", "unflatten", "zeros_like_tree",
 ]  # fmt: skip
 
 Array: TypeAlias = Any  # NumPy, JAX, PyTorch or array-api-strict; shapes stand in the jaxtyping annotations
@@ -60,7 +60,7 @@ def scatter_add_rows(rows: Array, ids: Array, n: int) -> Array:
     if is_numpy_array(rows):
         return _scatter_add_numpy(flat, index, n)
     one_hot = xp.astype(index[None, :] == xp.arange(n, dtype=index.dtype)[:, None], rows.dtype)
-    return xp.reshape(one_hot @ xp.reshape(flat, (flat.shape[0], -1)), (n, *rest))
+    return xp.reshape(one_hot @ xp.reshape(flat, (flat.shape[0], math.prod(rest))), (n, *rest))
 
 
 def _scatter_add_numpy(flat: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
@@ -224,3 +224,20 @@ def generator(seed: int, *purpose: str | int) -> np.random.Generator:
 def natural(n: int) -> np.ndarray:
     """0, 1, … n−1 as int64: positions, and token ids."""
     return np.arange(n, dtype=np.int64)
+
+
+def constant(values: Any, like: Array) -> Array:
+    """NumPy values as an array of `like`'s library, device and real precision (complex `like`: its real part's)."""
+    xp = array_namespace(like)
+    return xp.asarray(values, dtype=real_part(like).dtype)
+
+
+def scaled_ids(ids: Array, factors: np.ndarray, like: Array) -> Array:
+    """ids [*rows] times factors [n] -> [*rows, n] in `like`'s precision.
+
+    Known positions (NumPy) are multiplied in float64 before they are rounded: an angle of 4,000 keeps its digits.
+    """
+    if isinstance(ids, np.ndarray):
+        return constant(ids[..., None] * factors, like)
+    xp = array_namespace(like)
+    return xp.astype(ids, real_part(like).dtype)[..., None] * constant(factors, like)

@@ -1,0 +1,203 @@
+"""The decoder-only Transformer: one stream of residuals per position, which every sublayer reads and adds to.
+
+Shapes    tokens [B T]     x, mid, post [B T D]     logits [B R V], R the positions that are read (all, or the last n)
+
+Forward   x = embed(tokens), positions added                         hook_embed, hook_resid_pre
+          each block      mid  = x + attention(x)                    hook_attn_out, hook_resid_mid
+                          post = mid + feed_forward(mid)             hook_mlp_out,  hook_resid_post
+          logits = unembed(post)
+          norm "pre":  each sublayer reads norm(x), and the last post is normed once more (ln_final)
+          norm "post": mid = norm(x + attention(x)), post = norm(mid + feed_forward(mid))
+
+Backward  ∂a is ∂loss/∂a: the same wiring, upwards
+          ∂mid = ∂post + through feed_forward        route_skip_mlp + route_mlp
+          ∂x   = ∂mid  + through attention           route_skip_attn + (route_q, route_k, route_v, inside)
+          Two roads lead back from every sum, and their gradients add; that is what the residual stream is.
+
+Read      Where the loss reads only the last n positions, the last block asks, feeds forward and unembeds there alone:
+          its other queries would be computed and thrown away. Keys and values are needed everywhere.
+
+Source    Radford et al. 2018 (decoder only); Vaswani et al. 2017, arXiv:1706.03762 (norm post);
+          Xiong et al. 2020, arXiv:2002.04745 (norm pre). Every step: docs/derivations/models.md
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Inexact, Integer
+
+from ..arrays import Array, Tap, array_namespace, at_scope, keep, natural
+from ..layers import embedding, unembedding
+from ..positions import Method, Places
+from ..sublayers import attention, feed_forward, normalise
+from .config import ModelConfig
+from .initial import Drawing
+
+
+class Block(NamedTuple):
+    ln1: normalise.Params
+    attn: attention.Params
+    ln2: normalise.Params
+    mlp: feed_forward.Params
+
+
+class Params(NamedTuple):
+    embed: embedding.Params
+    pos_embed: Any
+    blocks: tuple[Block, ...]
+    ln_final: normalise.Params
+    unembed: unembedding.Params
+
+
+class BlockCache(NamedTuple):
+    ln1: normalise.Cache
+    attn: attention.Cache
+    ln2: normalise.Cache
+    mlp: feed_forward.Cache
+
+
+class Cache(NamedTuple):
+    embed: embedding.Cache
+    pos_embed: Any
+    blocks: tuple[BlockCache, ...]
+    ln_final: normalise.Cache
+    unembed: unembedding.Cache
+
+
+def init(cfg: ModelConfig, seed: int) -> Params:
+    """The first weights, NumPy float64; cast them to the run's precision."""
+    draw = Drawing(cfg, seed)
+    in_attention = cfg.position_method.in_attention
+    return Params(
+        embed=draw.embedding("embed", cfg.vocab_size),
+        pos_embed=None if in_attention else draw.position("pos_embed", cfg.size()),
+        blocks=tuple(
+            Block(
+                draw.norm(),
+                draw.attention(f"blocks.{i}.attn", cfg.size()),
+                draw.norm(),
+                draw.feed_forward(f"blocks.{i}.mlp"),
+            )
+            for i in range(cfg.n_layers)
+        ),
+        ln_final=draw.norm() if cfg.norm == "pre" else None,
+        unembed=draw.unembedding("unembed"),
+    )
+
+
+def forward(
+    p: Params,
+    tokens: Integer[Array, "B T"],
+    cfg: ModelConfig,
+    *,
+    read: int | None = None,
+    ids: Array | None = None,
+    present: Array | None = None,
+    tap: Tap = keep,
+) -> tuple[Inexact[Array, "B R V"], Cache]:
+    """Logits of the last `read` positions (None: of all).
+
+    ids [T] or [B T]: where the tokens stand (0, 1, 2 … where None). present [B T]: False on padding, which no one sees.
+    """
+    position = cfg.position_method
+    T = tokens.shape[1]
+    ids = natural(T) if ids is None else ids
+    x, c_embed = embedding.forward(p.embed, tokens, cfg.scale)
+    x = tap("hook_embed", x)
+    x, c_pos = position.encode_x(p.pos_embed, x, ids) if position.has("embedding") else (x, None)
+
+    caches = []
+    for i, block in enumerate(p.blocks):
+        last = i == len(p.blocks) - 1
+        n = read if last and read is not None else T
+        places = Places(ids[..., T - n :], ids, look_mask(T, n, cfg.causal, present, like=x), cfg.causal)
+        x, c = block_forward(block, x, n, places, position, cfg, at_scope(tap, f"blocks.{i}"))
+        caches.append(c)
+
+    x, c_final = normalise.forward(p.ln_final, x, cfg.norm_eps, at_scope(tap, "ln_final"))
+    head = p.unembed if p.unembed.W_U is not None else unembedding.tied(p.unembed, p.embed.W_E)
+    logits, c_head = unembedding.forward(head, x)
+    return tap("logits", logits), Cache(c_embed, c_pos, tuple(caches), c_final, c_head)
+
+
+def backward(dlogits: Inexact[Array, "B R V"], c: Cache, cfg: ModelConfig, *, tap: Tap = keep) -> Params:
+    """The gradient of every parameter."""
+    position = cfg.position_method
+    dx, d_head = unembedding.backward(tap("logits", dlogits), c.unembed)
+    dx, d_final = normalise.backward(dx, c.ln_final, at_scope(tap, "ln_final"))
+
+    d_blocks = []
+    for i, block in reversed(list(enumerate(c.blocks))):
+        dx, d = block_backward(dx, block, position, cfg, at_scope(tap, f"blocks.{i}"))
+        d_blocks.insert(0, d)
+
+    dx, d_pos = position.encode_x_backward(dx, c.pos_embed) if position.has("embedding") else (dx, None)
+    d_embed = embedding.backward(tap("hook_embed", dx), c.embed, cfg.scale)
+    if cfg.tied != "none":
+        d_embed = embedding.Params(W_E=d_embed.W_E + d_head.W_U.T)
+        d_head = d_head._replace(W_U=None)
+    return Params(d_embed, d_pos, tuple(d_blocks), d_final, d_head)
+
+
+def block_forward(
+    p: Block, x: Array, n: int, places: Places, position: Method, cfg: ModelConfig, tap: Tap = keep
+) -> tuple[Inexact[Array, "B n D"], BlockCache]:
+    """One block, asked at the last n positions."""
+    skip = x.shape[1] - n
+    x = tap("hook_resid_pre", x)
+    if cfg.norm == "post":
+        out, c_attn = attention.forward(p.attn, x[:, skip:], x, places, position, at_scope(tap, "attn"))
+        mid, c_ln1 = normalise.forward(p.ln1, x[:, skip:] + tap("hook_attn_out", out), cfg.norm_eps, at_scope(tap, "ln1"))
+        mid = tap("hook_resid_mid", mid)
+        out, c_mlp = feed_forward.forward(p.mlp, mid, cfg.activation, at_scope(tap, "mlp"))
+        post, c_ln2 = normalise.forward(p.ln2, mid + tap("hook_mlp_out", out), cfg.norm_eps, at_scope(tap, "ln2"))
+    else:
+        a, c_ln1 = normalise.forward(p.ln1, x, cfg.norm_eps, at_scope(tap, "ln1"))
+        out, c_attn = attention.forward(p.attn, a[:, skip:], a, places, position, at_scope(tap, "attn"))
+        mid = tap("hook_resid_mid", x[:, skip:] + tap("hook_attn_out", out))
+        m, c_ln2 = normalise.forward(p.ln2, mid, cfg.norm_eps, at_scope(tap, "ln2"))
+        out, c_mlp = feed_forward.forward(p.mlp, m, cfg.activation, at_scope(tap, "mlp"))
+        post = mid + tap("hook_mlp_out", out)
+    return tap("hook_resid_post", post), BlockCache(c_ln1, c_attn, c_ln2, c_mlp)
+
+
+def block_backward(
+    dpost: Inexact[Array, "B n D"], c: BlockCache, position: Method, cfg: ModelConfig, tap: Tap = keep
+) -> tuple[Inexact[Array, "B T D"], Block]:
+    dpost = tap("hook_resid_post", dpost)
+    if cfg.norm == "post":
+        dsum, d_ln2 = normalise.backward(dpost, c.ln2, at_scope(tap, "ln2"))
+        through, d_mlp = feed_forward.backward(tap("hook_mlp_out", dsum), c.mlp, at_scope(tap, "mlp"))
+        dmid = tap("hook_resid_mid", tap("route_skip_mlp", dsum) + tap("route_mlp", through))
+        dsum, d_ln1 = normalise.backward(dmid, c.ln1, at_scope(tap, "ln1"))
+        dx_q, dx_k, d_attn = attention.backward(tap("hook_attn_out", dsum), c.attn, position, at_scope(tap, "attn"))
+        dx = add_last(dx_k, tap("route_skip_attn", dsum) + dx_q)
+    else:
+        dm, d_mlp = feed_forward.backward(tap("hook_mlp_out", dpost), c.mlp, at_scope(tap, "mlp"))
+        through, d_ln2 = normalise.backward(dm, c.ln2, at_scope(tap, "ln2"))
+        dmid = tap("hook_resid_mid", tap("route_skip_mlp", dpost) + tap("route_mlp", through))
+        dx_q, dx_k, d_attn = attention.backward(tap("hook_attn_out", dmid), c.attn, position, at_scope(tap, "attn"))
+        through, d_ln1 = normalise.backward(add_last(dx_k, dx_q), c.ln1, at_scope(tap, "ln1"))
+        dx = add_last(through, tap("route_skip_attn", dmid))
+    return tap("hook_resid_pre", dx), Block(d_ln1, d_attn, d_ln2, d_mlp)
+
+
+def add_last(x: Inexact[Array, "B T D"], more: Inexact[Array, "B n D"]) -> Inexact[Array, "B T D"]:
+    """x with `more` added to its last n positions."""
+    skip = x.shape[1] - more.shape[1]
+    if skip == 0:
+        return x + more
+    xp = array_namespace(x)
+    return xp.concat([x[:, :skip], x[:, skip:] + more], axis=1)
+
+
+def look_mask(T: int, n: int, causal: bool, present: Array | None, like: Array) -> Array | None:
+    """Which of T keys the last n of T queries may look at: bool [1 or B, 1, 1 or n, T]; None where all may be seen."""
+    xp = array_namespace(like)
+    mask = None
+    if causal and n > 1:
+        mask = xp.asarray(np.tril(np.ones((T, T), dtype=bool))[None, None, T - n :])
+    if present is not None:
+        padding = xp.astype(present, xp.bool)[:, None, None, :]
+        mask = padding if mask is None else xp.logical_and(mask, padding)
+    return mask

@@ -1,0 +1,129 @@
+"""Positions: how a model learns where a token stands. One file a method; this file is the registry and the contract.
+
+A method acts at one or more of four stages. It implements those it needs, each with its backward; what it does not
+define leaves everything as it is. `p` is the method's Params (or None), `places` says where queries and keys stand,
+and the keyword arguments after `*` are the method's constants.
+
+  stage        forward                                           backward
+  embedding    encode_x(p, x, ids)            -> x′, cache       encode_x_backward(dx′, cache)     -> dx, dp
+               x [B T D], ids [T] or [B T]
+  query_key    encode_qk(p, q, k, places)     -> q′, k′, cache   encode_qk_backward(dq′, dk′, cache) -> dq, dk, dp
+               q [B T H K], k [B S H K]; the last axis may grow (then scores still divide by √K)
+  score        bias(p, q, k, x_q, x_k, places) -> b, cache       bias_backward(db, cache)          -> Felt, dp
+               b broadcasts to [B H T S] and is added to q kᵀ/√K; db is [B H T S];
+               it may look at the queries and keys (before encode_qk) and at the attention's inputs x_q, x_k
+  value        mix(p, pattern, v, places)     -> z, cache        mix_backward(dz, cache)           -> dpattern, dv, dp
+               takes the place of z = pattern v: pattern [B H T S], v [B S H K] -> z [B T H K]; linear in pattern
+
+Every stage function also takes the constants by keyword. Caches hold arrays. A gradient dp has every field of Params
+(zeros where the stage has no share), or is None.
+A method whose only stage is the embedding keeps its parameters in `pos_embed`, any other in each `attn.pos`.
+
+  init(rng, size)     -> Params or None       learnable parts, NumPy float64
+  check(size)         raises BadInput where the method cannot be (optional)
+
+Adding a method is a file here and a line in METHODS; that buys it every test, the gallery and the studies.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ..arrays import Array
+from ..errors import BadInput, unknown
+
+METHODS = ("none", "sinusoidal", "sinusoidal_concatenated", "learned", "rope", "alibi", "t5")
+
+STAGES = {"embedding": "encode_x", "query_key": "encode_qk", "score": "bias", "value": "mix"}
+
+
+class Size(NamedTuple):
+    """What a method may need to know of the model that it serves."""
+
+    d_model: int
+    n_heads: int
+    d_head: int
+    n_ctx: int  # the longest sequence in training
+    causal: bool = True
+    cross: bool = False  # attention from one sequence to another
+
+
+class Places(NamedTuple):
+    """Where queries and keys stand, and which keys a query may look at."""
+
+    q_ids: Array  # [T] or [B, T]
+    k_ids: Array  # [S] or [B, S]
+    mask: Array | None  # bool, broadcasts to [B, 1, T, S]; None: everything may be seen
+    causal: bool = True
+
+
+class Felt(NamedTuple):
+    """What a bias sends back to what it looked at; None where it did not look."""
+
+    q: Array | None = None
+    k: Array | None = None
+    x_q: Array | None = None
+    x_k: Array | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with its constants bound: `method.bias(p, ...)`; `method.has("score")` says whether it acts there."""
+
+    name: str
+    module: ModuleType
+    constants: tuple[tuple[str, Any], ...] = ()
+
+    def has(self, stage: str) -> bool:
+        return hasattr(self.module, STAGES[stage])
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple(stage for stage in STAGES if self.has(stage))
+
+    @property
+    def in_attention(self) -> bool:
+        """Whether its parameters live in the attention (`attn.pos`) rather than in `pos_embed`."""
+        return any(self.has(stage) for stage in ("query_key", "score", "value"))
+
+    def init(self, rng: Any, size: Size) -> Any:
+        self.check(size)
+        return self.module.init(rng, size, **dict(self.constants))
+
+    def check(self, size: Size) -> None:
+        if hasattr(self.module, "check"):
+            self.module.check(size, **dict(self.constants))
+
+    def __getattr__(self, function: str) -> Callable[..., Any]:
+        """A stage function of the module (`encode_x`, `bias_backward`, …) with the constants filled in."""
+        if function.startswith("_"):
+            raise AttributeError(function)
+        call, constants = getattr(self.module, function), dict(self.constants)
+        return (lambda *args: call(*args, **constants)) if constants else call
+
+
+def available() -> tuple[str, ...]:
+    """The names of all methods."""
+    return METHODS
+
+
+def constants_of(name: str) -> dict[str, Any]:
+    """The constants of a method with their defaults: the keywords of its `init`."""
+    if name not in METHODS:
+        raise unknown("position", name, METHODS)
+    parameters = inspect.signature(import_module(f".{name}", __package__).init).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def get(name: str, **constants: Any) -> Method:
+    """The method of that name with its constants; BadInput lists what is allowed."""
+    known = constants_of(name)
+    for given in constants:
+        if given not in known:
+            if not known:
+                raise BadInput(f"position '{name}' has no constants, received '{given}'; leave position_settings empty")
+            raise unknown(f"constant of position '{name}'", given, known)
+    return Method(name, import_module(f".{name}", __package__), tuple(sorted((known | constants).items())))
