@@ -3,7 +3,7 @@
 A task is data. `make(name, **settings)` draws it from its settings and a seed, so that the same call gives the same
 bits, and a run can be repeated from its config alone. Adding one is a file with a `make(...) -> Task` and a line below.
 
-Reading   A model sees `tokens` [B T] and is judged on its last R positions alone: `targets` [B R], where R is the task's
+Reading   A model sees `tokens` [B T] and is judged on its last R positions alone: `targets` [B R], R being the task's
           `read`. R = 1 for `a b =` (the answer is said at `=`), R = T for a language model.
 """
 
