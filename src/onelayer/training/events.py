@@ -1,0 +1,61 @@
+"""What happens in a run, told to whoever listens: `train(config, callback=print)`.
+
+A callback is called with one of these, and looks. Nothing it does changes the run; if it raises, the run stops there,
+and can be resumed.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .config import RunConfig
+from .figures import Figures
+
+__all__ = ["Advanced", "Checkpointed", "Evaluated", "Event", "Finished", "Result", "Started"]
+
+
+class Started(NamedTuple):
+    run: Path
+    config: RunConfig
+    step: int  # 0, or where a resumed run goes on
+    facts: dict[str, Any]  # the task's
+    notes: tuple[str, ...]  # what is worth saying: a fall-back to an older checkpoint, another machine, a small class
+
+
+class Advanced(NamedTuple):
+    step: int
+    loss: float  # of the last step's batch, before that step
+    seconds: float
+
+
+class Evaluated(NamedTuple):
+    step: int
+    record: dict[str, Any]  # the line of metrics.jsonl
+    figures: Figures
+    seconds: float  # of training so far, evaluations and checkpoints included
+
+
+class Checkpointed(NamedTuple):
+    step: int
+    path: Path
+
+
+class Result(NamedTuple):
+    """How a session ended."""
+
+    run: Path
+    status: str  # finished, interrupted, diverged
+    reason: str
+    step: int
+    seconds: float
+    figures: Figures
+    record: dict[str, Any]  # the last evaluation
+    facts: dict[str, Any]  # the task's, without its tables
+    signal: int | None = None  # that interrupted it
+    busy: float = 0.0  # seconds within the engine's steps; the rest went to evaluation, metrics and checkpoints
+
+
+class Finished(NamedTuple):
+    result: Result
+
+
+Event = Started | Advanced | Evaluated | Checkpointed | Finished
