@@ -122,7 +122,7 @@ def _split(
                        f"{_witness(table)}. Take split = 'random'")  # fmt: skip
     train, test = splits.mirror_closed_split(orbit, size, rng)
     if len(train) == 0:
-        raise BadInput(f"split = 'mirror_closed' finds no whole orbit among {size} of {n} examples. Raise train_fraction")
+        raise BadInput(f"split = 'mirror_closed': no whole orbit fits {size} of {n} examples. Raise train_fraction")
     return train, test
 
 
@@ -149,8 +149,8 @@ def _warnings(known: Operation, facts: dict, classes: np.ndarray, groups: dict[s
     told = []
     absent, table, lost = facts["missing_classes"], facts["table"], int(np.sum(facts["table"] < 0))
     if lost and known.verdict == "your own":
-        told.append(f"{known.name} has no answer at {lost:,} of {table.size:,} pairs (it divides by zero, or raises to a "
-                    "negative power); they are in neither split")  # fmt: skip
+        told.append(f"{known.name} has no answer at {lost:,} of {table.size:,} pairs (it divides by zero, or raises to "
+                    "a negative power); they are in neither split")  # fmt: skip
     if len(classes) == 1:
         told.append(f"{known.name} always answers {classes[0]} for p = {facts['p']}: there is nothing to learn")
     if len(absent):

@@ -260,8 +260,8 @@ def _in_group(g: Group, word: str = "x*y", verdict: str = "untested", source: st
 
 
 _GROUPS = (
-    _in_group(Group("S", 5), "x*y", f"groks at a higher fraction; with Muon at 40 % in 300 to 650 steps ({FU}); what is "
-              f"learnt: {STANDER}", POWER),
+    _in_group(Group("S", 5), "x*y", f"groks at a higher fraction; with Muon at 40 % in 300 to 650 steps ({FU}); what "
+              f"is learnt: {STANDER}", POWER),
     _in_group(Group("S", 5), "x*y*x^-1", "groks at a higher fraction", POWER),
     _in_group(Group("S", 5), "x*y*x", "groks at a higher fraction", POWER),
     _in_group(Group("S", 4), "x*y", "not at width 64", PAL),

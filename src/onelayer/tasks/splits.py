@@ -58,8 +58,8 @@ def train_size(n: int, fraction: float) -> int:
                        "than 0 and less than 1, such as 0.3")  # fmt: skip
     size = math.floor(Fraction(str(float(fraction))) * n)
     if not 1 <= size < n:
-        raise BadInput(f"train_fraction = {fraction} of {n} examples is {size}: either split needs at least one. Allowed: "
-                       f"{1 / n:.3g} up to, not including, 1")  # fmt: skip
+        raise BadInput(f"train_fraction = {fraction} of {n} examples is {size}: either split needs at least one. "
+                       f"Allowed: {1 / n:.3g} up to, not including, 1")  # fmt: skip
     return size
 
 
@@ -80,7 +80,7 @@ def orbits(operands: np.ndarray) -> np.ndarray:
 def mirror_closed_split(orbit: np.ndarray, size: int, rng: np.random.Generator) -> Split:
     """Whole orbits in random order, each taken into train if it still fits: no test example has a mirror in train.
 
-    Train holds `size` examples, or fewer where no orbit left is small enough (never by more than k! - 1 for k operands).
+    Train holds `size` examples, or fewer where no orbit left is small enough (by at most k! - 1 for k operands).
     """
     members = np.bincount(orbit)
     chosen, room = np.zeros(len(members), dtype=bool), size
@@ -111,7 +111,7 @@ def replace_labels(
     if n == 0:
         return targets.copy(), replaced
     if len(classes) < 2:
-        raise BadInput(f"label_noise = {share} needs a second answer to put in place of the right one; there is only one")
+        raise BadInput(f"label_noise = {share} needs another answer to put in place of the right one; there is none")
     replaced[rng.permutation(len(targets))[:n]] = True
     place = np.searchsorted(classes, targets[replaced])
     spoilt = targets.copy()
