@@ -21,6 +21,7 @@ A method whose only stage is the embedding keeps its parameters in `pos_embed`, 
 
   init(rng, size)     -> Params or None       learnable parts, NumPy float64
   check(size)         raises BadInput where the method cannot be (optional)
+  CROSSES = False     where it is not defined from one sequence to another (cross-attention then has no positions)
 
 Adding a method is a file here and a line in METHODS; that buys it every test, the gallery and the studies.
 """
@@ -89,11 +90,26 @@ class Method:
         """Whether its parameters live in the attention (`attn.pos`) rather than in `pos_embed`."""
         return any(self.has(stage) for stage in ("query_key", "score", "value"))
 
+    @property
+    def crosses(self) -> bool:
+        """Whether it is defined from one sequence to another (a module says `CROSSES = False` where it is not)."""
+        return getattr(self.module, "CROSSES", True)
+
+    def across(self) -> "Method":
+        """The method for cross-attention: this one where it is defined there, else none."""
+        return self if self.crosses else get("none")
+
     def init(self, rng: Any, size: Size) -> Any:
         self.check(size)
         return self.module.init(rng, size, **dict(self.constants))
 
     def check(self, size: Size) -> None:
+        """BadInput where the method cannot serve such a model."""
+        if size.cross and not self.crosses:
+            raise BadInput(
+                f"position '{self.name}' counts places within one sequence, so it is not defined for cross-attention; "
+                "allowed there: " + ", ".join(name for name in METHODS if get(name).crosses)
+            )
         if hasattr(self.module, "check"):
             self.module.check(size, **dict(self.constants))
 

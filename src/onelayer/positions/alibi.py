@@ -17,16 +17,12 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, array_namespace, constant
-from ..errors import BadInput
+
+CROSSES = False
 
 
 def init(rng: Any, size: Any) -> None:
     return None
-
-
-def check(size: Any) -> None:
-    if size.cross:
-        raise BadInput("alibi counts the distance within one sequence, which cross-attention has not")
 
 
 def slopes(n_heads: int) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 from ..arrays import Array, array_namespace, scaled_ids
 from ..errors import BadInput, unknown
 
+CROSSES = False
 LAYOUTS = ("interleaved", "halves")
 
 
@@ -36,8 +37,6 @@ def init(rng: Any, size: Any, *, base: float = 10_000.0, layout: str = "interlea
 
 
 def check(size: Any, *, base: float, layout: str) -> None:
-    if size.cross:
-        raise BadInput("rope turns queries and keys by one common count of positions, which cross-attention has not")
     if size.d_head % 2:
         raise BadInput(f"rope turns pairs of features, so the head width must be even; received {size.d_head}")
     if not base > 1:

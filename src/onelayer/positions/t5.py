@@ -24,6 +24,8 @@ import numpy as np
 from ..arrays import Array, array_namespace, scatter_add_rows
 from ..errors import BadInput
 
+CROSSES = False
+
 
 class Params(NamedTuple):
     W_bias: Array  # [H, N]
@@ -41,8 +43,6 @@ def init(
 
 
 def check(size: Any, *, buckets: int, furthest: int, scale: float) -> None:
-    if size.cross:
-        raise BadInput("t5 counts the distance within one sequence, which cross-attention has not")
     if buckets < 4 or buckets % 4:
         raise BadInput(f"t5 splits its buckets in four; buckets must be a multiple of 4; received {buckets}")
     if furthest <= buckets // 2:

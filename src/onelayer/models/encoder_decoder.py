@@ -1,0 +1,310 @@
+"""The encoder-decoder Transformer: a source is read in full, then a target is written with the source in view.
+
+Shapes    source [B S]     target [B T]     memory [B S D]: what the encoder hands over     logits [B T V]
+
+Forward   encoder   x = embed(source), positions added; each block   mid  = x + attention(x, x)
+                                                                     post = mid + feed_forward(mid)
+                    memory = the last post
+          decoder   y = embed(target), positions added; each block   mid   = y + attention(y, y), looking back only
+                                                                     cross = mid + attention(mid, memory)
+                                                                     post  = cross + feed_forward(cross)
+          logits = unembed(the last post)
+          norm "post" (Vaswani 2017): every sum is normed.   norm "pre": each sublayer reads norm(·), and memory and the
+          last post are normed once more.                    norm "none": as written.
+
+Backward  ∂a is ∂loss/∂a: the same wiring, upwards
+          ∂memory = Σ over the decoder's blocks of what cross-attention sends back through its keys and values;
+          from there the encoder's backward begins. Every sum splits its gradient between skip and sublayer.
+
+Taps      as in the decoder-only model, under encoder. and decoder.; the cross-attention is decoder.blocks.0.cross_attn.
+
+Source    Vaswani et al. 2017, arXiv:1706.03762, figure 1; Alammar, The Illustrated Transformer, 2018.
+          Every step: docs/derivations/models.md
+"""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Inexact, Integer
+
+from ..arrays import Array, Tap, at_scope, keep, natural
+from ..layers import embedding, unembedding
+from ..positions import Method, Places
+from ..sublayers import attention, feed_forward, normalise
+from . import decoder_only
+from .config import ModelConfig
+from .decoder_only import Block, BlockCache, look_mask
+from .initial import Drawing
+
+
+class DecoderBlock(NamedTuple):
+    ln1: normalise.Params
+    attn: attention.Params
+    ln_cross: normalise.Params
+    cross_attn: attention.Params
+    ln2: normalise.Params
+    mlp: feed_forward.Params
+
+
+class Encoder(NamedTuple):
+    embed: embedding.Params | None  # None: the decoder's table serves both (tied "all")
+    pos_embed: Any
+    blocks: tuple[Block, ...]
+    ln_final: normalise.Params
+
+
+class Decoder(NamedTuple):
+    embed: embedding.Params
+    pos_embed: Any
+    blocks: tuple[DecoderBlock, ...]
+    ln_final: normalise.Params
+
+
+class Params(NamedTuple):
+    encoder: Encoder
+    decoder: Decoder
+    unembed: unembedding.Params
+
+
+class DecoderBlockCache(NamedTuple):
+    ln1: normalise.Cache
+    attn: attention.Cache
+    ln_cross: normalise.Cache
+    cross_attn: attention.Cache
+    ln2: normalise.Cache
+    mlp: feed_forward.Cache
+
+
+class StackCache(NamedTuple):
+    embed: embedding.Cache
+    pos_embed: Any
+    blocks: tuple[Any, ...]
+    ln_final: normalise.Cache
+
+
+class Cache(NamedTuple):
+    encoder: StackCache
+    decoder: StackCache
+    unembed: unembedding.Cache
+
+
+def init(cfg: ModelConfig, seed: int) -> Params:
+    """The first weights, NumPy float64; cast them to the run's precision."""
+    draw = Drawing(cfg, seed)
+    there, here = cfg.size(causal=False, source=True), cfg.size()
+    in_attention = cfg.position_method.in_attention
+
+    def encoder_block(name: str) -> Block:
+        attn = draw.attention(f"{name}.attn", there)
+        return Block(draw.norm(), attn, draw.norm(), draw.feed_forward(f"{name}.mlp"))
+
+    def decoder_block(name: str) -> DecoderBlock:
+        attn = draw.attention(f"{name}.attn", here)
+        cross = draw.attention(f"{name}.cross_attn", cfg.size(causal=False, cross=True), has_position=cfg.position_method.crosses)
+        return DecoderBlock(draw.norm(), attn, draw.norm(), cross, draw.norm(), draw.feed_forward(f"{name}.mlp"))
+
+    def final() -> normalise.Params:
+        return draw.norm() if cfg.norm == "pre" else None
+
+    source_vocab = cfg.source_vocab_size or cfg.vocab_size
+    return Params(
+        encoder=Encoder(
+            embed=None if cfg.tied == "all" else draw.embedding("encoder.embed", source_vocab),
+            pos_embed=None if in_attention else draw.position("encoder.pos_embed", there),
+            blocks=tuple(encoder_block(f"encoder.blocks.{i}") for i in range(cfg.n_encoder_layers or cfg.n_layers)),
+            ln_final=final(),
+        ),
+        decoder=Decoder(
+            embed=draw.embedding("decoder.embed", cfg.vocab_size),
+            pos_embed=None if in_attention else draw.position("decoder.pos_embed", here),
+            blocks=tuple(decoder_block(f"decoder.blocks.{i}") for i in range(cfg.n_layers)),
+            ln_final=final(),
+        ),
+        unembed=draw.unembedding("unembed"),
+    )
+
+
+def forward(
+    p: Params,
+    source: Integer[Array, "B S"],
+    target: Integer[Array, "B T"],
+    cfg: ModelConfig,
+    *,
+    source_present: Array | None = None,
+    source_ids: Array | None = None,
+    target_ids: Array | None = None,
+    tap: Tap = keep,
+) -> tuple[Inexact[Array, "B T V"], Cache]:
+    """Logits at every target position. source_present [B S]: False on padding."""
+    memory, c_encoder = encode(p, source, cfg, present=source_present, ids=source_ids, tap=tap)
+    y, c_decoder = decode(
+        p, target, memory, cfg, source_present=source_present, ids=target_ids, source_ids=source_ids, tap=tap
+    )
+    head = p.unembed if p.unembed.W_U is not None else unembedding.tied(p.unembed, p.decoder.embed.W_E)
+    logits, c_head = unembedding.forward(head, y)
+    return tap("logits", logits), Cache(c_encoder, c_decoder, c_head)
+
+
+def encode(
+    p: Params,
+    source: Integer[Array, "B S"],
+    cfg: ModelConfig,
+    *,
+    present: Array | None = None,
+    ids: Array | None = None,
+    tap: Tap = keep,
+) -> tuple[Inexact[Array, "B S D"], StackCache]:
+    """The encoder: source -> memory."""
+    tap, position = at_scope(tap, "encoder"), cfg.position_method
+    S = source.shape[1]
+    ids = natural(S) if ids is None else ids
+    x, c_embed, c_pos = _enter(p.encoder.embed or p.decoder.embed, p.encoder.pos_embed, source, ids, cfg, tap)
+    places = Places(ids, ids, look_mask(S, S, False, present, like=x), causal=False)
+    caches = []
+    for i, block in enumerate(p.encoder.blocks):
+        x, c = decoder_only.block_forward(block, x, S, places, position, cfg, at_scope(tap, f"blocks.{i}"))
+        caches.append(c)
+    memory, c_final = normalise.forward(p.encoder.ln_final, x, cfg.norm_eps, at_scope(tap, "ln_final"))
+    return tap("hook_memory", memory), StackCache(c_embed, c_pos, tuple(caches), c_final)
+
+
+def decode(
+    p: Params,
+    target: Integer[Array, "B T"],
+    memory: Inexact[Array, "B S D"],
+    cfg: ModelConfig,
+    *,
+    source_present: Array | None = None,
+    ids: Array | None = None,
+    source_ids: Array | None = None,
+    tap: Tap = keep,
+) -> tuple[Inexact[Array, "B T D"], StackCache]:
+    """The decoder, up to what the unembedding reads."""
+    tap, position = at_scope(tap, "decoder"), cfg.position_method
+    T, S = target.shape[1], memory.shape[1]
+    ids = natural(T) if ids is None else ids
+    source_ids = natural(S) if source_ids is None else source_ids
+    y, c_embed, c_pos = _enter(p.decoder.embed, p.decoder.pos_embed, target, ids, cfg, tap)
+    here = Places(ids, ids, look_mask(T, T, cfg.causal, None, like=y), cfg.causal)
+    across = Places(ids, source_ids, look_mask(S, 1, False, source_present, like=y), causal=False)
+    caches = []
+    for i, block in enumerate(p.decoder.blocks):
+        y, c = block_forward(block, y, memory, here, across, position, cfg, at_scope(tap, f"blocks.{i}"))
+        caches.append(c)
+    y, c_final = normalise.forward(p.decoder.ln_final, y, cfg.norm_eps, at_scope(tap, "ln_final"))
+    return y, StackCache(c_embed, c_pos, tuple(caches), c_final)
+
+
+def backward(dlogits: Inexact[Array, "B T V"], c: Cache, cfg: ModelConfig, *, tap: Tap = keep) -> Params:
+    """The gradient of every parameter."""
+    position = cfg.position_method
+    dy, d_head = unembedding.backward(tap("logits", dlogits), c.unembed)
+
+    into = at_scope(tap, "decoder")
+    dy, d_final = normalise.backward(dy, c.decoder.ln_final, at_scope(into, "ln_final"))
+    dmemory, d_blocks = None, []
+    for i, block in reversed(list(enumerate(c.decoder.blocks))):
+        dy, sent_back, d = block_backward(dy, block, position, cfg, at_scope(into, f"blocks.{i}"))
+        dmemory = sent_back if dmemory is None else dmemory + sent_back
+        d_blocks.insert(0, d)
+    d_target, d_pos = _leave(dy, c.decoder, cfg, into)
+    decoder = Decoder(d_target, d_pos, tuple(d_blocks), d_final)
+
+    into = at_scope(tap, "encoder")
+    dx, d_final = normalise.backward(into("hook_memory", dmemory), c.encoder.ln_final, at_scope(into, "ln_final"))
+    d_blocks = []
+    for i, block in reversed(list(enumerate(c.encoder.blocks))):
+        dx, d = decoder_only.block_backward(dx, block, position, cfg, at_scope(into, f"blocks.{i}"))
+        d_blocks.insert(0, d)
+    d_source, d_pos = _leave(dx, c.encoder, cfg, into)
+
+    if cfg.tied != "none":
+        decoder = decoder._replace(embed=embedding.Params(W_E=decoder.embed.W_E + d_head.W_U.T))
+        d_head = d_head._replace(W_U=None)
+    if cfg.tied == "all":
+        decoder = decoder._replace(embed=embedding.Params(W_E=decoder.embed.W_E + d_source.W_E))
+        d_source = None
+    return Params(Encoder(d_source, d_pos, tuple(d_blocks), d_final), decoder, d_head)
+
+
+def block_forward(
+    p: DecoderBlock,
+    y: Inexact[Array, "B T D"],
+    memory: Inexact[Array, "B S D"],
+    here: Places,
+    across: Places,
+    position: Method,
+    cfg: ModelConfig,
+    tap: Tap = keep,
+) -> tuple[Inexact[Array, "B T D"], DecoderBlockCache]:
+    """One block of the decoder: look back, look across, think."""
+    eps, beyond = cfg.norm_eps, position.across()
+    y = tap("hook_resid_pre", y)
+    if cfg.norm == "post":
+        out, c_attn = attention.forward(p.attn, y, y, here, position, at_scope(tap, "attn"))
+        mid, c_ln1 = normalise.forward(p.ln1, y + tap("hook_attn_out", out), eps, at_scope(tap, "ln1"))
+        mid = tap("hook_resid_mid", mid)
+        out, c_cross = attention.forward(p.cross_attn, mid, memory, across, beyond, at_scope(tap, "cross_attn"))
+        met, c_lnx = normalise.forward(p.ln_cross, mid + tap("hook_cross_out", out), eps, at_scope(tap, "ln_cross"))
+        met = tap("hook_resid_cross", met)
+        out, c_mlp = feed_forward.forward(p.mlp, met, cfg.activation, at_scope(tap, "mlp"))
+        post, c_ln2 = normalise.forward(p.ln2, met + tap("hook_mlp_out", out), eps, at_scope(tap, "ln2"))
+    else:
+        a, c_ln1 = normalise.forward(p.ln1, y, eps, at_scope(tap, "ln1"))
+        out, c_attn = attention.forward(p.attn, a, a, here, position, at_scope(tap, "attn"))
+        mid = tap("hook_resid_mid", y + tap("hook_attn_out", out))
+        a, c_lnx = normalise.forward(p.ln_cross, mid, eps, at_scope(tap, "ln_cross"))
+        out, c_cross = attention.forward(p.cross_attn, a, memory, across, beyond, at_scope(tap, "cross_attn"))
+        met = tap("hook_resid_cross", mid + tap("hook_cross_out", out))
+        a, c_ln2 = normalise.forward(p.ln2, met, eps, at_scope(tap, "ln2"))
+        out, c_mlp = feed_forward.forward(p.mlp, a, cfg.activation, at_scope(tap, "mlp"))
+        post = met + tap("hook_mlp_out", out)
+    return tap("hook_resid_post", post), DecoderBlockCache(c_ln1, c_attn, c_lnx, c_cross, c_ln2, c_mlp)
+
+
+def block_backward(
+    dpost: Inexact[Array, "B T D"], c: DecoderBlockCache, position: Method, cfg: ModelConfig, tap: Tap = keep
+) -> tuple[Inexact[Array, "B T D"], Inexact[Array, "B S D"], DecoderBlock]:
+    """∂y, ∂memory and the block's gradients."""
+    beyond = position.across()
+    dpost = tap("hook_resid_post", dpost)
+    if cfg.norm == "post":
+        dsum, d_ln2 = normalise.backward(dpost, c.ln2, at_scope(tap, "ln2"))
+        through, d_mlp = feed_forward.backward(tap("hook_mlp_out", dsum), c.mlp, at_scope(tap, "mlp"))
+        dmet = tap("hook_resid_cross", tap("route_skip_mlp", dsum) + tap("route_mlp", through))
+        dsum, d_lnx = normalise.backward(dmet, c.ln_cross, at_scope(tap, "ln_cross"))
+        dsum_out = tap("hook_cross_out", dsum)
+        through, dmemory, d_cross = attention.backward(dsum_out, c.cross_attn, beyond, at_scope(tap, "cross_attn"))
+        dmid = tap("hook_resid_mid", tap("route_skip_cross", dsum) + tap("route_cross", through))
+        dsum, d_ln1 = normalise.backward(dmid, c.ln1, at_scope(tap, "ln1"))
+        dy_q, dy_k, d_attn = attention.backward(tap("hook_attn_out", dsum), c.attn, position, at_scope(tap, "attn"))
+        dy = tap("route_skip_attn", dsum) + (dy_q + dy_k)
+    else:
+        da, d_mlp = feed_forward.backward(tap("hook_mlp_out", dpost), c.mlp, at_scope(tap, "mlp"))
+        through, d_ln2 = normalise.backward(da, c.ln2, at_scope(tap, "ln2"))
+        dmet = tap("hook_resid_cross", tap("route_skip_mlp", dpost) + tap("route_mlp", through))
+        dmet_out = tap("hook_cross_out", dmet)
+        da, dmemory, d_cross = attention.backward(dmet_out, c.cross_attn, beyond, at_scope(tap, "cross_attn"))
+        through, d_lnx = normalise.backward(da, c.ln_cross, at_scope(tap, "ln_cross"))
+        dmid = tap("hook_resid_mid", tap("route_skip_cross", dmet) + tap("route_cross", through))
+        dy_q, dy_k, d_attn = attention.backward(tap("hook_attn_out", dmid), c.attn, position, at_scope(tap, "attn"))
+        through, d_ln1 = normalise.backward(dy_q + dy_k, c.ln1, at_scope(tap, "ln1"))
+        dy = tap("route_skip_attn", dmid) + through
+    return tap("hook_resid_pre", dy), dmemory, DecoderBlock(d_ln1, d_attn, d_lnx, d_cross, d_ln2, d_mlp)
+
+
+def _enter(
+    p: embedding.Params, pos: Any, tokens: Integer[Array, "B T"], ids: Array, cfg: ModelConfig, tap: Tap
+) -> tuple[Array, embedding.Cache, Any]:
+    """Tokens to the first residual stream: embedded, positions added."""
+    x, c_embed = embedding.forward(p, tokens, cfg.scale)
+    x = tap("hook_embed", x)
+    position = cfg.position_method
+    x, c_pos = position.encode_x(pos, x, ids) if position.has("embedding") else (x, None)
+    return x, c_embed, c_pos
+
+
+def _leave(dx: Array, c: StackCache, cfg: ModelConfig, tap: Tap) -> tuple[embedding.Params, Any]:
+    """From the first residual stream's gradient to those of the embedding and of the positions."""
+    position = cfg.position_method
+    dx, d_pos = position.encode_x_backward(dx, c.pos_embed) if position.has("embedding") else (dx, None)
+    return embedding.backward(tap("hook_embed", dx), c.embed, cfg.scale), d_pos
