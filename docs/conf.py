@@ -1,5 +1,6 @@
 """How the pages are built: Sphinx reads Markdown (MyST), runs what is a notebook, and dresses it in furo."""
 
+import os
 from importlib.metadata import version as installed
 
 project = "onelayer"
@@ -16,3 +17,4 @@ myst_heading_anchors = 3
 nb_execution_mode = "cache"  # a page runs again when it changed
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+os.environ.setdefault("PLOTLY_RENDERER", "notebook")  # figures as HTML with the script inlined: pages open offline
