@@ -1,0 +1,61 @@
+"""Engines: what carries out the steps. `numpy` needs no compiling and can be stepped through; `jax` compiles the same.
+
+Both start from the same bits, draw the same batches and call the same `step.take`; in float64 they agree to 1e-10
+after 50 steps. An engine is made from a config and a task; its state is a value that goes in and comes out.
+"""
+
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+
+from ...errors import WorkFailed, unknown
+from ...tasks import Task
+from ..config import RunConfig
+from ..step import TrainState
+
+__all__ = ["ENGINES", "Diverged", "Engine", "TrainState", "get"]
+
+ENGINES = {"numpy": ".numpy_engine", "jax": ".jax_engine"}
+
+
+class Diverged(WorkFailed):
+    """NaN or infinity: `kind` is loss, gradient or update; `tensor` the first bad one; `step` where it happened."""
+
+    def __init__(self, step: int, tensor: str, kind: str) -> None:
+        super().__init__(
+            f"the run diverged at step {step}: the {kind} is not finite, first in {tensor}; "
+            "lower the learning rate, the decay or the initial scale, or clip the gradient"
+        )
+        self.step, self.tensor, self.kind = step, tensor, kind
+
+
+class Engine(Protocol):
+    def __init__(self, config: RunConfig, task: Task) -> None: ...
+
+    def start(self) -> TrainState:
+        """The state before the first step."""
+        ...
+
+    def run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
+        """n steps from `step` on: the new state, and "loss" and "grad_norm" [n]. Diverged leaves `state` as it was."""
+        ...
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        """train_loss, train_accuracy, test_loss, test_accuracy, and NAME_accuracy for each group of the task."""
+        ...
+
+    def to_host(self, state: TrainState) -> TrainState:
+        """The state as NumPy arrays, for a checkpoint."""
+        ...
+
+    def from_host(self, state: TrainState) -> TrainState:
+        """The inverse of `to_host`."""
+        ...
+
+
+def get(name: str) -> type[Engine]:
+    """The engine of that name; imported when asked for."""
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    return import_module(ENGINES[name], __package__).Engine

@@ -1,0 +1,95 @@
+"""The JAX engine: the same step, compiled; many steps are one program (`scan`), on a CPU or a GPU.
+
+float64, in the weights or in the loss, needs JAX's 64-bit mode, which is global to the process: this engine turns it on.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...arrays import flatten, map_tree
+from ...tasks import Batch, Task
+from .. import step as steps
+from ..batches import Batches
+from ..config import RunConfig
+from ..objective import scores
+from ..step import TrainState
+from . import Diverged
+from .summary import summarise
+
+
+class Engine:
+    def __init__(self, config: RunConfig, task: Task) -> None:
+        if "float64" in (config.dtype, config.loss.variant):
+            jax.config.update("jax_enable_x64", True)
+        self.config, self.task = config, task
+        self.objective = steps.make_objective(config, task)
+        self.rules = steps.make_rules(config)
+        self.batches = Batches(task.train, config.batch_size, config.seed)
+        self.train, self.test = (_on_device(split, config.dtype) for split in (task.train, task.test))
+        self._steps = jax.jit(self._scan)
+        self._scores = jax.jit(partial(scores, objective=self.objective))
+        self._locate = jax.jit(self._first_bad)
+
+    def start(self) -> TrainState:
+        return self.from_host(steps.start(self.objective, self.rules, self.config.seed, self.config.dtype))
+
+    def run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
+        chosen = None
+        if self.batches.size is not None:
+            chosen = jnp.asarray(np.stack([self.batches.indices(step + i) for i in range(n)]))
+        with jax.default_matmul_precision(self.config.precision):
+            new, figures = self._steps(state, jnp.arange(step, step + n), chosen, self.train)
+        figures = {name: np.asarray(values, dtype=np.float64) for name, values in figures.items()}
+        if not np.all(figures.pop("finite")):
+            self._raise(state, step, n, chosen)
+        return new, figures
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for split, batch in (("train", self.train), ("test", self.test)):
+            figures |= summarise(self.task, split, *(np.asarray(part) for part in self._scores(state.params, batch)))
+        return figures
+
+    def to_host(self, state: TrainState) -> TrainState:
+        return map_tree(np.asarray, state)
+
+    def from_host(self, state: TrainState) -> TrainState:
+        return map_tree(jnp.asarray, state)
+
+    def _scan(self, state: TrainState, ts: jax.Array, chosen: jax.Array | None, train: Batch) -> tuple[Any, Any]:
+        def one(state: TrainState, at: tuple[jax.Array, jax.Array | None]) -> tuple[TrainState, dict[str, jax.Array]]:
+            t, rows = at
+            batch = train if rows is None else map_tree(lambda a: a[rows], train)
+            new, figures, _ = steps.take(state, batch, t, self.objective, self.rules)
+            finite = jnp.isfinite(figures["loss"]) & jnp.isfinite(figures["grad_norm"]) & _all_finite(new.params)
+            return new, figures | {"finite": finite}
+
+        return jax.lax.scan(one, state, (ts, chosen))
+
+    def _raise(self, state: TrainState, step: int, n: int, chosen: jax.Array | None) -> None:
+        """Retrace the chunk one step at a time to the first tensor that is not finite."""
+        for i in range(n):
+            batch = self.train if chosen is None else map_tree(lambda a, i=i: a[chosen[i]], self.train)
+            state, loss, raw = self._locate(state, batch, jnp.asarray(step + i))
+            if not np.isfinite(loss):
+                raise Diverged(step + i, "loss", "loss")
+            for kind, tree in (("gradient", raw), ("update", state.params)):
+                for name, tensor in flatten(tree).items():
+                    if not np.all(np.isfinite(np.asarray(tensor))):
+                        raise Diverged(step + i, name, kind)
+
+    def _first_bad(self, state: TrainState, batch: Batch, t: jax.Array) -> tuple[TrainState, jax.Array, Any]:
+        new, figures, raw = steps.take(state, batch, t, self.objective, self.rules)
+        return new, figures["loss"], raw
+
+
+def _all_finite(params: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(p)) for p in flatten(params).values()]))
+
+
+def _on_device(batch: Batch, dtype: str) -> Batch:
+    return map_tree(lambda a: jnp.asarray(a, dtype=dtype if a.dtype.kind == "f" else None), batch)

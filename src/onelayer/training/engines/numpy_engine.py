@@ -1,0 +1,73 @@
+"""The NumPy engine: the step as it is written, one array after the other. The default."""
+
+import numpy as np
+
+from ...arrays import flatten, map_tree
+from ...tasks import Batch, Task
+from .. import step as steps
+from ..batches import Batches
+from ..config import RunConfig
+from ..objective import scores
+from ..step import TrainState
+from . import Diverged
+from .summary import summarise
+
+CHUNK = 8192  # examples that are evaluated at once: bounds the memory of an evaluation
+
+
+class Engine:
+    def __init__(self, config: RunConfig, task: Task) -> None:
+        self.config, self.task = config, task
+        self.objective = steps.make_objective(config, task)
+        self.rules = steps.make_rules(config)
+        self.batches = Batches(_in_precision(task.train, config.dtype), config.batch_size, config.seed)
+        self.test = _in_precision(task.test, config.dtype)
+
+    def start(self) -> TrainState:
+        return steps.start(self.objective, self.rules, self.config.seed, self.config.dtype)
+
+    def run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
+        losses, norms = np.zeros(n), np.zeros(n)
+        for i in range(n):
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # found below, and named
+                state, figures, raw = steps.take(state, self.batches.at(step + i), step + i, self.objective, self.rules)
+            losses[i], norms[i] = figures["loss"], figures["grad_norm"]
+            check(step + i, losses[i], norms[i], raw, state.params)
+        return state, {"loss": losses, "grad_norm": norms}
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for split, batch in (("train", self.batches.train), ("test", self.test)):
+            parts = [
+                scores(state.params, map_tree(lambda a, i=i: a[i : i + CHUNK], batch), self.objective)
+                for i in range(0, len(batch.tokens), CHUNK)
+            ]
+            figures |= summarise(self.task, split, *(np.concatenate(part) for part in zip(*parts, strict=True)))
+        return figures
+
+    def to_host(self, state: TrainState) -> TrainState:
+        return state
+
+    def from_host(self, state: TrainState) -> TrainState:
+        return state
+
+
+def check(step: int, loss: float, grad_norm: float, raw: object, params: object) -> None:
+    """Diverged, naming the first tensor that is not finite, where the loss, the gradient or the update is not."""
+    if not np.isfinite(loss):
+        raise Diverged(step, "loss", "loss")
+    if not np.isfinite(grad_norm):
+        _name_first(step, "gradient", raw)
+    flat = flatten(params)
+    if not np.isfinite(sum(float(np.vdot(p, p)) for p in flat.values())):
+        _name_first(step, "update", params)
+
+
+def _name_first(step: int, kind: str, tree: object) -> None:
+    for name, tensor in flatten(tree).items():
+        if not np.all(np.isfinite(tensor)):
+            raise Diverged(step, name, kind)
+
+
+def _in_precision(batch: Batch, dtype: str) -> Batch:
+    return batch._replace(weights=None if batch.weights is None else batch.weights.astype(dtype))

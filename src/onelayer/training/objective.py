@@ -1,0 +1,74 @@
+"""The objective: what a batch costs under the parameters, how each parameter would have to move, and who was right.
+
+loss and gradients   logits = model(batch), loss = cross_entropy(logits, targets), then the backward by hand
+scores               per example: its loss, and whether every target that counts was said (argmax)
+
+Pure functions of arrays: the same lines run under NumPy and inside JAX's jit.
+"""
+
+from typing import Any, NamedTuple
+
+from ..arrays import Array, array_namespace
+from ..layers import cross_entropy
+from ..models import decoder_only, encoder_decoder
+from ..models.config import ModelConfig
+from ..tasks import Batch
+
+__all__ = ["Objective", "forward", "init", "loss_and_grads", "scores"]
+
+
+class Objective(NamedTuple):
+    """Everything fixed that a loss hangs on."""
+
+    model: ModelConfig
+    read: int  # the last positions that are judged
+    variant: str = "softmax"
+    smoothing: float = 0.0
+    never: int | None = None  # the class that gets no smoothing mass: padding
+    temperature: float = 1.0
+
+
+def init(model: ModelConfig, seed: int) -> Any:
+    """The first weights, NumPy float64."""
+    return (decoder_only if model.architecture == "decoder_only" else encoder_decoder).init(model, seed)
+
+
+def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
+    """The logits of the positions that are read, and the model's cache."""
+    cfg = objective.model
+    if cfg.architecture == "decoder_only":
+        return decoder_only.forward(params, batch.tokens, cfg, read=objective.read)
+    return encoder_decoder.forward(params, batch.source, batch.tokens, cfg, source_present=batch.source_mask)
+
+
+def loss_and_grads(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
+    """The mean loss over the batch, and its gradient: a tree like params."""
+    logits, cache = forward(params, batch, objective)
+    xp = array_namespace(logits)
+    loss, c = cross_entropy.forward(
+        logits,
+        batch.targets,
+        batch.weights,
+        smoothing=objective.smoothing,
+        never=objective.never,
+        temperature=objective.temperature,
+        variant=objective.variant,
+    )
+    dlogits = xp.astype(cross_entropy.backward(c), logits.dtype)
+    model = decoder_only if objective.model.architecture == "decoder_only" else encoder_decoder
+    return loss, model.backward(dlogits, cache, objective.model)
+
+
+def scores(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Array, Array]:
+    """Per example [B]: the summed loss of its targets, how many targets count, whether all of them were said."""
+    logits, _ = forward(params, batch, objective)
+    xp = array_namespace(logits)
+    w = xp.ones(batch.targets.shape, dtype=logits.dtype) if batch.weights is None else batch.weights
+    shifted = logits - xp.max(logits, axis=-1, keepdims=True)
+    classes = xp.arange(logits.shape[-1], dtype=batch.targets.dtype)
+    right = batch.targets[..., None] == classes
+    said = xp.sum(xp.where(right, shifted, xp.zeros_like(shifted)), axis=-1)
+    surprise = xp.log(xp.sum(xp.exp(shifted), axis=-1)) - said
+    hit = xp.argmax(logits, axis=-1) == batch.targets
+    correct = xp.all(xp.logical_or(hit, w == 0), axis=-1)
+    return xp.sum(w * surprise, axis=-1), xp.sum(w, axis=-1), correct
