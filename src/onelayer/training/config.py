@@ -12,7 +12,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, model_validator
 
@@ -70,7 +70,7 @@ class TaskConfig(Named):
     """What is learnt; the settings are those of the task's `make`. Its seed is the run's unless it is given here."""
 
     name: str = "arithmetic"
-    seed: int | None = Field(None, ge=0)
+    seed: int | None = Field(default=None, ge=0)
 
     @classmethod
     def complete(cls, name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -115,8 +115,10 @@ class OptimizerConfig(Method):
 
     kind: ClassVar[str] = "optimizer"
     name: str = "adamw"
-    lr: float = Field(1e-2, ge=0, description="the learning rate, which the schedule multiplies")
-    decay: dict[str, float] = Field({}, description="weight decay's factor per tensor: {'*.b_*': 0.0, 'embed.*': 0.1}")
+    lr: float = Field(default=1e-2, ge=0, description="the learning rate, which the schedule multiplies")
+    decay: dict[str, float] = Field(
+        default={}, description="weight decay's factor per tensor: {'*.b_*': 0.0, 'embed.*': 0.1}"
+    )
 
 
 class ScheduleConfig(Method):
@@ -145,33 +147,38 @@ class _Architecture(Section):
         return ModelConfig(vocab_size=vocab_size, n_ctx=n_ctx, **source, **self.model_dump())
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self) -> "_Architecture":
         self.build(vocab_size=2, n_ctx=2)  # what does not hang on the task is checked before there is one
         return self
 
 
 BY_TASK = ("vocab_size", "source_vocab_size", "n_ctx", "source_n_ctx")
-Architecture: Any = create_model(
-    "Architecture",
-    __base__=_Architecture,
-    **{name: (field.annotation, field) for name, field in ModelConfig.model_fields.items() if name not in BY_TASK},  # type: ignore
-)
+if TYPE_CHECKING:
+
+    class Architecture(_Architecture): ...
+
+else:
+    Architecture = create_model(
+        "Architecture",
+        __base__=_Architecture,
+        **{name: (field.annotation, field) for name, field in ModelConfig.model_fields.items() if name not in BY_TASK},
+    )
 
 
 class LossConfig(Section):
     """Cross-entropy, and what is done to it."""
 
     variant: Literal["softmax", "float64", "stablemax"] = "softmax"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    temperature: float = Field(1.0, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    temperature: float = Field(default=1.0, gt=0)
 
 
 class EvaluationConfig(Section):
     """When both splits are measured: at the start, every so many steps, and at the end; densely early on."""
 
-    every: int = Field(10, ge=1)
-    dense_until: int = Field(0, ge=0, description="up to this step, measure every `dense_every` steps")
-    dense_every: int = Field(1, ge=1)
+    every: int = Field(default=10, ge=1)
+    dense_until: int = Field(default=0, ge=0, description="up to this step, measure every `dense_every` steps")
+    dense_every: int = Field(default=1, ge=1)
 
 
 class StopConfig(Section):
@@ -180,16 +187,17 @@ class StopConfig(Section):
     on: Literal["sustained", "none"] = "sustained"
     metric: str = "test_accuracy"
     threshold: float = 0.99
-    sustained: int = Field(5, ge=1)
+    sustained: int = Field(default=5, ge=1)
 
 
 class CheckpointConfig(Section):
     """When a checkpoint is written, and which are kept: the last `keep` whole, and models at pinned steps."""
 
-    every: int = Field(100, ge=1)
-    keep: int = Field(2, ge=1)
+    every: int = Field(default=100, ge=1)
+    keep: int = Field(default=2, ge=1)
     pinned: Literal["log", "none", "all"] | tuple[int, ...] = Field(
-        "log", description="steps whose model is kept for looking back; log: 0, and twice in each doubling from 8 on"
+        default="log",
+        description="steps whose model is kept for looking back; log: 0, and twice in each doubling from 8 on",
     )
 
 
@@ -200,7 +208,9 @@ def _adamw() -> OptimizerConfig:
 class RunConfig(Section):
     """Everything that a run's numbers hang on."""
 
-    recipe: str = Field("default", description="the recipe that it started from; the other fields say what is run")
+    recipe: str = Field(
+        default="default", description="the recipe that it started from; the other fields say what is run"
+    )
     task: TaskConfig = Field(default_factory=TaskConfig)
     model: Architecture = Field(default_factory=Architecture)
     optimizer: OptimizerConfig = Field(default_factory=_adamw)
@@ -208,16 +218,18 @@ class RunConfig(Section):
     filters: tuple[FilterConfig, ...] = ()
     projections: tuple[ProjectionConfig, ...] = ()
     loss: LossConfig = Field(default_factory=LossConfig)
-    batch_size: int | None = Field(None, ge=1, description="examples a step; None: all of them, in every step")
-    steps: int = Field(5000, ge=0, description="the last step, at the latest")
-    seconds: float | None = Field(None, gt=0, description="stop after so much time; None: no limit")
+    batch_size: int | None = Field(default=None, ge=1, description="examples a step; None: all of them, in every step")
+    steps: int = Field(default=5000, ge=0, description="the last step, at the latest")
+    seconds: float | None = Field(default=None, gt=0, description="stop after so much time; None: no limit")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     stop: StopConfig = Field(default_factory=StopConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     dtype: Literal["float32", "float64"] = "float32"
     engine: Literal["numpy", "jax"] = "numpy"
-    precision: Literal["highest", "high", "default"] = Field("highest", description="of JAX's products on a GPU or TPU")
-    seed: int = Field(0, ge=0)
+    precision: Literal["highest", "high", "default"] = Field(
+        default="highest", description="of JAX's products on a GPU or TPU"
+    )
+    seed: int = Field(default=0, ge=0)
 
     def as_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
@@ -245,10 +257,12 @@ def merge(base: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, new in data.items():
         old = base.get(key)
-        if isinstance(old, Mapping) and "name" in old and isinstance(new, str):
-            new = {"name": new}  # schedule = "cosine"
-        both = isinstance(old, Mapping) and isinstance(new, Mapping)
-        result[key] = merge(old, new) if both and new.get("name", old.get("name")) == old.get("name") else new
+        if isinstance(old, Mapping):
+            if "name" in old and isinstance(new, str):
+                new = {"name": new}  # schedule = "cosine"
+            if isinstance(new, Mapping) and new.get("name", old.get("name")) == old.get("name"):
+                new = merge(old, new)
+        result[key] = new
     return result
 
 

@@ -51,7 +51,18 @@ class Result(NamedTuple):
     record: dict[str, Any]  # the last evaluation
     facts: dict[str, Any]  # the task's, without its tables
     signal: int | None = None  # that interrupted it
-    busy: float = 0.0  # seconds within the engine's steps; the rest went to evaluation, metrics and checkpoints
+    busy: float = 0.0  # seconds of this session within the engine's steps; the rest is evaluation, metrics, checkpoints
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in result.json; the run's place is not part of it."""
+        return {name: value for name, value in self._asdict().items() if name != "run"} | {
+            "figures": self.figures._asdict()
+        }
+
+    @classmethod
+    def from_dict(cls, run: Path, data: dict[str, Any]) -> "Result":
+        fields: dict[str, Any] = data | {"run": run, "figures": Figures(**data["figures"])}
+        return cls(**fields)
 
 
 class Finished(NamedTuple):

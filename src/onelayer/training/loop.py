@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 
 from ..arrays import flatten, unflatten
 from ..errors import BadInput
 from . import checkpoint, engines, metrics, run_directory
+from .checkpoint import Checkpoint
 from .config import RunConfig
 from .engines import Diverged, Engine, TrainState
 from .events import Advanced, Checkpointed, Evaluated, Event, Finished, Result, Started
@@ -40,21 +41,19 @@ def ignore(event: Event) -> None:
 
 def train(config: RunConfig, out: Path | str | None = None, callback: Callback = ignore) -> Result:
     """A new run in the directory `out` (None: runs/<task>-<operation>-<seed>-<time>), to its end."""
+    config.task.make(config.seed)  # bad input shows before anything is written
     path = run_directory.default_path(config) if out is None else Path(out)
-    task = config.task.make(config.seed)  # bad input shows before anything is written
-    engine = engines.get(config.engine)(config, task)
     with run_directory.create(path, config) as run:
-        return _Session(run, config, engine, _scalars(task.facts), callback).drive([])
+        return _Session(run, config, callback).drive([])
 
 
 def resume(run: Path | str, changes: Mapping[str, Any] | None = None, callback: Callback = ignore) -> Result:
     """Goes on with a run, bit for bit; `changes={"steps": 20_000}` moves its end. A finished run stays as it is."""
     path = Path(run)
+    if not changes and (result := run_directory.finished(path)) is not None:
+        return result
     with run_directory.reopen(path, changes) as (opened, notes):
-        config = opened.config
-        task = config.task.make(config.seed)
-        engine = engines.get(config.engine)(config, task)
-        return _Session(opened, config, engine, _scalars(task.facts), callback).drive(notes)
+        return _Session(opened, opened.config, callback).drive(notes)
 
 
 # ---------------------------------------------------------------------------------------------------- boundaries
@@ -99,7 +98,7 @@ class Stop:
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self._before[number] = signal.signal(number, self._note)
@@ -124,15 +123,156 @@ class Stop:
 class _Session:
     """One process's part of a run, under the run's lock."""
 
-    def __init__(self, run: Run, config: RunConfig, engine: Engine, facts: dict[str, Any], callback: Callback) -> None:
-        self.run, self.config, self.engine, self.facts, self.callback = run, config, engine, facts, callback
+    def __init__(self, run: Run, config: RunConfig, callback: Callback) -> None:
+        self.run, self.config, self.callback = run, config, callback
         self.checkpoints = run.path / "checkpoints"
+        self.task = config.task.make(config.seed)
+        self.facts = {key: value for key, value in self.task.facts.items() if isinstance(value, str | int | float)}
+        self.engine: Engine = engines.get(config.engine)(config, self.task)
+        self.log: metrics.MetricsLog
 
     def drive(self, notes: list[str]) -> Result:
         """From wherever the directory stands to an end of some kind."""
         (self.run.path / "result.json").unlink(missing_ok=True)
         checkpoint.clean(self.checkpoints)
+        notes += [str(warning) for warning in self.task.facts.get("warnings", ())]
         found, state = self._restore(notes)
-        about = found.about if found else {}
-        begun = time.monotonic() - about.get("seconds", 0.0)
-        log = metrics.MetricsLog(self.run.path / "metrics.jsonl", about.get("metrics", {}).get("bytes", 0))
+        size = found.about["metrics"]["bytes"] if found else 0
+        with metrics.MetricsLog(self.run.path / "metrics.jsonl", size) as self.log, Stop() as stop:
+            result = self._advance(found, state, stop, notes)
+        replace_file(self.run.path / "result.json", run_directory.pretty(result.as_dict()))
+        self.callback(Finished(result))
+        return result
+
+    def _advance(self, found: Checkpoint | None, state: TrainState, stop: Stop, notes: list[str]) -> Result:
+        config = self.config
+        records = self.run.metrics
+        record: dict[str, Any] = records[-1] if records else {}
+        figures = fold(records, config.stop)
+        step, saved = (found.step, found.step) if found else (0, None)
+        before = float(found.about.get("seconds", 0.0)) if found else 0.0
+        begun, busy, last = time.monotonic(), 0.0, {}
+        self.callback(Started(self.run.path, config, step, self.facts, tuple(notes)))
+
+        def seconds() -> float:
+            return before + time.monotonic() - begun
+
+        def ended(status: str, reason: str) -> Result:
+            return Result(
+                self.run.path, status, reason, step, seconds(), figures, record, self.facts, stop.signal, busy
+            )
+
+        try:
+            while True:
+                if evaluates(config, step) and record.get("step", -1) < step:
+                    record = self._measure(state, step, last)
+                    figures = observe(figures, record, config.stop)
+                    self.log.append(record)
+                    self.callback(Evaluated(step, record, figures, seconds()))
+                reason = self._reason(step, figures, seconds())
+                if step != saved and (reason or stop.signal or self._is_due(step)):
+                    self._save(state, step, seconds())
+                    saved = step
+                if reason:
+                    return ended("finished", reason)
+                if stop.signal:
+                    return ended("interrupted", signal.strsignal(stop.signal) or f"signal {stop.signal}")
+                n = next_boundary(config, step) - step
+                started = time.monotonic()
+                state, series = self.engine.run(state, step, n)
+                busy += time.monotonic() - started
+                step += n
+                last = {name: float(values[-1]) for name, values in series.items()}
+                self.callback(Advanced(step, last["loss"], seconds()))
+        except Diverged as error:
+            return ended("diverged", str(error))
+        except StorageError as error:
+            raise StorageError(f"{error}. {self._good()}") from error
+
+    def _measure(self, state: TrainState, step: int, last: dict[str, float]) -> dict[str, Any]:
+        """One line of metrics.jsonl: the last step's loss and gradient norm, both splits, the weights' norm."""
+        values = last | {name: float(value) for name, value in self.engine.evaluate(state).items()}
+        weights = flatten(self.engine.to_host(state).params).values()
+        values["weight_norm"] = math.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in weights))
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise Diverged(step, name, "evaluation")
+        return {"step": step, **values}
+
+    def _reason(self, step: int, figures: Figures, seconds: float) -> str | None:
+        """Why the run ends here, if it does."""
+        stop, limit = self.config.stop, self.config.seconds
+        if stop.on == "sustained" and figures.step_sustained is not None:
+            return f"{stop.metric} at least {stop.threshold} in {stop.sustained} evaluations in a row"
+        if step >= self.config.steps:
+            return f"all {self.config.steps} steps done"
+        if limit is not None and seconds >= limit:
+            return f"{limit:g} seconds are over"
+        return None
+
+    def _is_due(self, step: int) -> bool:
+        return step % self.config.checkpoint.every == 0 or step in pinned(self.config, step)
+
+    def _save(self, state: TrainState, step: int, seconds: float) -> None:
+        host = self.engine.to_host(state)
+        model, optimizer = flatten(host.params), flatten(host.opt_state)
+        for part, tensors in (("update", model), ("optimizer's state", optimizer)):
+            if (name := checkpoint.non_finite(tensors)) is not None:
+                raise Diverged(step, name, part)
+        self.log.flush()
+        about = {
+            "seconds": seconds,
+            "metrics": {"bytes": self.log.size, "sha256": self.log.sha256},
+            "config": self.config.as_dict(),
+        }
+        path = checkpoint.save(self.checkpoints, step, model, optimizer, about)
+        checkpoint.prune(self.checkpoints, self.config.checkpoint.keep, pinned(self.config, step))
+        self.callback(Checkpointed(step, path))
+
+    def _restore(self, notes: list[str]) -> tuple[Checkpoint | None, TrainState]:
+        """The newest checkpoint that verifies; the start where there is none yet; BadInput where none verifies."""
+        start = self.engine.start()
+        host = self.engine.to_host(start)
+        model, optimizer = flatten(host.params), flatten(host.opt_state)
+        rejected: dict[int, str] = {}
+        for step in reversed(checkpoint.steps(self.checkpoints)):
+            try:
+                found = checkpoint.load(self.checkpoints / f"step-{step}", model, optimizer)
+                self._fits(found)
+            except checkpoint.Rejected as error:
+                rejected[step] = str(error)
+                continue
+            for bad, why in rejected.items():
+                aside = checkpoint.set_aside(self.checkpoints, bad)
+                notes.append(f"went back to the checkpoint of step {step}: {why} (it is kept as {aside.name})")
+            state = TrainState(unflatten(found.model, host.params), unflatten(found.optimizer, host.opt_state))
+            return found, self.engine.from_host(state)
+        if rejected:
+            listed = "\n  ".join(list(rejected.values())[:5])
+            raise BadInput(
+                f"{self.run.path} cannot be resumed: none of its checkpoints verifies.\n  {listed}\n"
+                f"Put them back from a copy, or train anew: onelayer train --config {self.run.path}/config.json"
+            )
+        if any(record["step"] > 0 for record in self.run.metrics):
+            raise BadInput(
+                f"{self.run.path} cannot be resumed: it was measured after step 0, but its checkpoints are gone. "
+                f"Put them back from a copy, or train anew: onelayer train --config {self.run.path}/config.json"
+            )
+        return None, start
+
+    def _fits(self, found: Checkpoint) -> None:
+        """Rejected unless the checkpoint is of this run: the same config, and the metrics it was written beside."""
+        name = f"step-{found.step}"
+        try:
+            run_directory.refuse_changes(found.about["config"], self.config.as_dict(), "written under another config")
+            size, digest = int(found.about["metrics"]["bytes"]), found.about["metrics"]["sha256"]
+        except (KeyError, TypeError, ValueError) as error:  # BadInput is a ValueError
+            raise checkpoint.Rejected(f"{name}: {error}") from error
+        if metrics.sha256_of_first(self.run.path / "metrics.jsonl", size) != digest:
+            raise checkpoint.Rejected(f"{name}: metrics.jsonl is no longer what it was at this step")
+
+    def _good(self) -> str:
+        steps = [s for s in checkpoint.steps(self.checkpoints) if (self.checkpoints / f"step-{s}" / "digest").exists()]
+        if not steps:
+            return "There is no checkpoint yet"
+        return f"The last checkpoint, of step {steps[-1]}, is intact: `onelayer resume {self.run.path}` goes on from it"

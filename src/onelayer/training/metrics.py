@@ -111,7 +111,10 @@ class MetricsLog:
     def sha256(self) -> str:
         return self._digest.hexdigest()
 
-    def close(self) -> None:
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         os.close(self._handle)
 
 

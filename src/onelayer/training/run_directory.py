@@ -24,6 +24,7 @@ import numpy as np
 from ..errors import BadInput
 from . import checkpoint, environment, metrics
 from .config import RunConfig, differences, merge, nest, resolve
+from .events import Result
 from .files import read_json, replace_file
 from .lock import holder, lock
 
@@ -175,6 +176,18 @@ def reopen(path: Path, changes: Mapping[str, Any] | None = None) -> Iterator[tup
         if new != old:
             replace_file(path / "config.json", new.to_json().encode())
         yield run, notes
+
+
+def finished(path: Path) -> Result | None:
+    """The result of a run that has reached the end which its config asks for."""
+    run = Run(path)
+    result = run.result
+    if result is None or result.get("status") != "finished" or run.manifest.get("config") != run.config.as_dict():
+        return None
+    try:
+        return Result.from_dict(path, result)
+    except (TypeError, KeyError) as error:
+        raise BadInput(f"{path}/result.json is not what onelayer writes: {error}") from error
 
 
 def may_change(field: str) -> bool:
