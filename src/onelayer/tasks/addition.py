@@ -64,8 +64,8 @@ def make(
     numbers = base**n_digits
     unordered = numbers * (numbers + 1) // 2
     if n_train + n_test > unordered:
-        raise BadInput(f"n_train + n_test = {n_train + n_test:,}, but there are {unordered:,} unordered pairs of numbers "
-                       f"of {n_digits} digits. Raise n_digits, or ask for fewer examples")  # fmt: skip
+        raise BadInput(f"n_train + n_test = {n_train + n_test:,}, but numbers of {n_digits} digits have {unordered:,} "
+                       "unordered pairs. Raise n_digits, or ask for fewer examples")  # fmt: skip
 
     pairs = _draw(unordered, n_train + n_test, seed)
     operands = [_digits(pairs[:, i], n_digits, base, operand_order) for i in (0, 1)]
@@ -114,7 +114,7 @@ def _draw(unordered: int, n: int, seed: int) -> np.ndarray:
     """n pairs [n, 2], no two the same or each other's mirror. The t-th unordered pair is the t-th entry of a lower
     triangle: (row, column) with row = floor((sqrt(8 t + 1) - 1) / 2), exact in whole numbers."""
     rng = generator(seed, "split")
-    chosen = rng.choice(unordered, n, replace=False)
+    chosen = splits.distinct(unordered, n, rng)
     rows = np.array([(math.isqrt(8 * t + 1) - 1) // 2 for t in chosen.tolist()], dtype=np.int64)
     pairs = np.stack([rows, chosen - rows * (rows + 1) // 2], axis=1)
     return np.where(rng.integers(0, 2, (n, 1)) == 1, pairs[:, ::-1], pairs)

@@ -91,8 +91,8 @@ def parse(text: str) -> Expression:
             warnings.simplefilter("ignore")  # the parser's own remarks, such as on `1if x else y`
             tree = ast.parse(text, mode="eval").body
     except SyntaxError as error:
-        at = f" at column {error.offset}" if error.offset else ""
-        raise BadInput(f"expression {text!r} cannot be read{at}: {error.msg}. {_ALLOWED}") from None
+        column = error.offset or len(text) + 1  # 0: the text ends too soon
+        raise BadInput(f"expression {text!r} cannot be read at column {column}: {error.msg}. {_ALLOWED}") from None
     except (ValueError, MemoryError, RecursionError) as error:
         raise BadInput(f"expression {text!r} cannot be read: {error}. {_ALLOWED}") from None
     _check(text, tree, 1)

@@ -347,7 +347,7 @@ def answers(operation: Operation, p: int = DEFAULT_P) -> tuple[int, np.ndarray]:
     return p, table
 
 
-def _checked(operation: Operation, p: int) -> int:
+def _checked(operation: Operation, p: object) -> int:
     if isinstance(p, bool) or not isinstance(p, int | np.integer):
         raise BadInput(f"p is a whole number; received {p!r}")
     p = int(p)

@@ -33,11 +33,11 @@ def make(
     n_test = splits.check_whole("n_test", n_test, 1, MAX_EXAMPLES)
     seed, label_noise = splits.check_seed(seed), splits.check_share("label_noise", label_noise)
     if n_train + n_test > 2**n_bits:
-        raise BadInput(f"n_train + n_test = {n_train + n_test:,}, but {n_bits} bits have {2**n_bits:,} different inputs. "
-                       "Raise n_bits, or ask for fewer examples")  # fmt: skip
+        raise BadInput(f"n_train + n_test = {n_train + n_test:,}, but {n_bits} bits have {2**n_bits:,} different "
+                       "inputs. Raise n_bits, or ask for fewer examples")  # fmt: skip
 
     support = np.sort(generator(seed, "support").permutation(n_bits)[:k])
-    inputs = generator(seed, "split").choice(2**n_bits, n_train + n_test, replace=False)
+    inputs = splits.distinct(2**n_bits, n_train + n_test, generator(seed, "split"))
     bits = inputs[:, None] >> np.arange(n_bits) & 1
     targets = bits[:, support].sum(axis=1) % 2
     tokens = np.concatenate([bits, np.full((len(bits), 1), 2)], axis=1).astype(np.int64)

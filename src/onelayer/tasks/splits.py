@@ -11,14 +11,15 @@ Size      A train fraction f of n examples is floor(f n) of them; f is taken as 
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from typing import TypeGuard
 
 import numpy as np
 
 from onelayer.errors import BadInput
 
 __all__ = [
-    "check_seed", "check_share", "check_whole", "majority", "mirror_closed_split", "mirror_free", "missing", "orbits",
-    "random_split", "replace_labels", "train_size",
+    "check_seed", "check_share", "check_whole", "distinct", "majority", "mirror_closed_split", "mirror_free", "missing",
+    "orbits", "random_split", "replace_labels", "train_size",
 ]  # fmt: skip
 
 Split = tuple[np.ndarray, np.ndarray]  # the examples of train and of test, as ascending indices
@@ -27,7 +28,7 @@ Split = tuple[np.ndarray, np.ndarray]  # the examples of train and of test, as a
 # ---------------------------------------------------------------------------------------------------- checks
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
@@ -40,9 +41,9 @@ def check_whole(name: str, value: object, low: int, high: int) -> int:
 
 
 def check_share(name: str, value: object) -> float:
-    if not _is_number(value) or not 0 <= value <= 1:  # type: ignore[operator]
+    if not _is_number(value) or not 0 <= value <= 1:
         raise BadInput(f"{name} is a share from 0 to 1; received {value!r}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def check_seed(seed: object) -> int:
@@ -51,7 +52,7 @@ def check_seed(seed: object) -> int:
     return int(seed)
 
 
-def train_size(n: int, fraction: float) -> int:
+def train_size(n: int, fraction: object) -> int:
     """floor(fraction * n), so that either split holds at least one example."""
     if not _is_number(fraction) or not 0 < fraction < 1:
         raise BadInput(f"train_fraction = {fraction!r} leaves nothing to train on or nothing to test on. Allowed: more "
@@ -70,6 +71,17 @@ def random_split(n: int, size: int, rng: np.random.Generator) -> Split:
     """`size` of n examples, each subset equally likely."""
     order = rng.permutation(n)
     return np.sort(order[:size]), np.sort(order[size:])
+
+
+def distinct(population: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n different whole numbers below `population` [n], each sequence equally likely; memory is O(n)."""
+    if population < 4 * n:
+        return rng.permutation(population)[:n]
+    drawn = np.empty(0, dtype=np.int64)
+    while len(drawn) < n:
+        drawn = np.concatenate([drawn, rng.integers(0, population, n)])
+        drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])]  # the first of each, in the order drawn
+    return drawn[:n]
 
 
 def orbits(operands: np.ndarray) -> np.ndarray:
