@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,12 @@ import pytest
 
 from onelayer.arrays import map_tree
 
+CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
+
 # Every skip of the suite, in one place: what may be absent, and what is then not tested.
 SKIPS = {
     "torch": (find_spec("torch") is not None, "no PyTorch (pip install torch==2.13.0): the third oracle stays silent"),
+    "chromium": (CHROMIUM is not None, "no Chromium (apt-get install chromium): the report is not opened in a browser"),
     "/dev/full": (os.path.exists("/dev/full"), "no /dev/full here: a full disk is not tried"),
 }
 

@@ -5,7 +5,7 @@ after 50 steps. An engine is made from a config and a task; its state is a value
 """
 
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Diverged(WorkFailed):
         self.step, self.tensor, self.kind = step, tensor, kind
 
 
+@runtime_checkable
 class Engine(Protocol):
     def __init__(self, config: RunConfig, task: Task) -> None: ...
 

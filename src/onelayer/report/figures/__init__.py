@@ -1,0 +1,1 @@
+"""Pictures: arrays in, a Plotly figure out, in one look (`theme`)."""

@@ -1,0 +1,149 @@
+"""The three pictures from which the others are made: lines over an axis, bars over an axis, a matrix as a heat map.
+
+Arrays in, a Plotly figure out; what is drawn is what was given, unrounded and unsmoothed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from . import theme
+
+
+class Span(NamedTuple):
+    """A shaded stretch of the horizontal axis; the caption says what the shades are."""
+
+    name: str
+    start: float
+    stop: float
+
+
+def lines(
+    x: Sequence[float] | np.ndarray,
+    series: Mapping[str, np.ndarray],
+    *,
+    x_title: str,
+    y_title: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    spans: Sequence[Span] = (),
+    height: int = theme.HEIGHT,
+) -> go.Figure:
+    """series: name -> y [len(x)]; NaN leaves a gap, and so does what is ≤ 0 on a logarithmic axis."""
+    x = np.asarray(x)
+    figure = theme.new(x=x_title, y=y_title, height=height)
+    for index, (name, y) in enumerate(series.items()):
+        y = _checked(name, np.asarray(y), (x.size,))
+        dash = ("solid", "solid", "dot", "dash", "dashdot")[index % 5]  # colour is not the only difference
+        mode = "lines" if x.size > 1 else "markers"
+        figure.add_scatter(x=x, y=y, name=name, mode=mode, line_dash=dash, hovertemplate="%{y:.4g}")
+    for index, span in enumerate(spans):
+        figure.add_shape(
+            type="rect", layer="below", yref="paper", x0=span.start, x1=span.stop, y0=0, y1=1, name=span.name,
+            line_width=0, fillcolor=f"rgba(128,128,128,{0.12 * index:.2f})",
+        )  # fmt: skip
+    figure.update_layout(hovermode="x unified", showlegend=len(series) > 1)
+    if log_x:
+        figure.update_xaxes(**_logarithmic(x))
+    if log_y:
+        figure.update_yaxes(**_logarithmic(np.concatenate([np.ravel(y) for y in series.values()])))
+    return figure
+
+
+def over_steps(
+    steps: np.ndarray,
+    series: Mapping[str, np.ndarray],
+    *,
+    y_title: str,
+    log_y: bool = False,
+    spans: Sequence[Span] = (),
+    height: int = theme.HEIGHT,
+) -> go.Figure:
+    """Lines over the steps of training, on a logarithmic axis, from the first step on; such figures zoom together."""
+    figure = lines(
+        steps, series, x_title="step", y_title=y_title, log_x=True, log_y=log_y, spans=spans, height=height
+    )  # fmt: skip
+    return figure.update_xaxes(tickformat=",", tickfont_size=12).update_layout(meta={"axis": "step"})
+
+
+def bars(
+    x: Sequence[float] | np.ndarray, y: np.ndarray, *, x_title: str, y_title: str, height: int = theme.HEIGHT
+) -> go.Figure:
+    """One bar y[i] at each x[i]."""
+    x = np.asarray(x)
+    figure = theme.new(x=x_title, y=y_title, height=height)
+    figure.add_bar(x=x, y=_checked("y", np.asarray(y), (x.size,)), hovertemplate="%{x}: %{y:.4g}<extra></extra>")
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def heat_map(
+    values: np.ndarray,
+    *,
+    x_title: str,
+    y_title: str,
+    value: str,
+    x: Sequence[float] | np.ndarray | None = None,
+    y: Sequence[float] | np.ndarray | None = None,
+    x_labels: Sequence[str] | None = None,
+    y_labels: Sequence[str] | None = None,
+    limits: tuple[float, float] | None = None,
+    downward: bool = False,
+    height: int = theme.HEIGHT,
+) -> go.Figure:
+    """values [rows, columns], row 0 at the bottom or, `downward`, at the top as in a matrix.
+
+    Values of both signs get the signed colours, with zero in the middle; otherwise the colours run over `limits`.
+    Columns stand at x and rows at y (0, 1, 2 … where None); or labels name them, of which two may be alike.
+    """
+    values = np.asarray(values)
+    if values.ndim != 2:
+        raise ValueError(f"a heat map draws a matrix; received the shape {values.shape}; pass values [rows, columns]")
+    if limits is None:
+        limits = _symmetric(values)
+    low, high = limits or (None, None)
+    figure = theme.new(x=x_title, y=y_title, height=height)
+    figure.add_heatmap(
+        z=values, x=x, y=y, zmin=low, zmax=high, colorbar_title_text=value,
+        hovertemplate=f"{x_title} %{{x}}<br>{y_title} %{{y}}<br>{value} %{{z:.4g}}<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(showgrid=False, **_labelled(x_labels, values.shape[1]))
+    figure.update_yaxes(showgrid=False, **_labelled(y_labels, values.shape[0]))
+    figure.update_yaxes(autorange="reversed" if downward else True)
+    return figure
+
+
+def _symmetric(values: np.ndarray) -> tuple[float, float] | None:
+    finite = values[np.isfinite(values)]
+    if not (finite.size and finite.min() < 0 < finite.max()):
+        return None
+    bound = float(np.max(np.abs(finite)))
+    return -bound, bound
+
+
+def _labelled(labels: Sequence[str] | None, n: int) -> dict:
+    """Ticks with the labels' text; where they are many, every second, fifth, … of them."""
+    if labels is None:
+        return {}
+    if len(labels) != n:
+        raise ValueError(f"{len(labels)} labels were given for {n} rows or columns; give one for each")
+    stride = next(s for s in (1, 2, 5, 10, 20, 50, 100, n) if n <= 24 * s)
+    ticks = list(range(0, n, stride))
+    return {"tickmode": "array", "tickvals": ticks, "ticktext": [str(labels[i]) for i in ticks]}
+
+
+def _checked(name: str, y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if y.shape != shape:
+        raise ValueError(
+            f"the series {name!r} has the shape {y.shape}, the axis {shape}; give one value for each point"
+        )
+    return y
+
+
+def _logarithmic(values: np.ndarray) -> dict:
+    """A logarithmic axis, labelled at powers of ten, or at 1, 2, 5 times them where it spans fewer than two."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    decades = np.log10(positive.max() / positive.min()) if positive.size else 0.0
+    return {"type": "log", "dtick": "D2" if decades < 2 else 1, "exponentformat": "power", "tickfont": {"size": 10}}

@@ -1,0 +1,108 @@
+"""The page of a run: one HTML file that shows what happened and opens without a network.
+
+Everything is in the file: text and numbers as HTML, each figure as JSON, the style, our ES modules (an import map gives
+them their names) and Plotly's own script, gzipped: 2 MB instead of 5. A content security policy forbids every request.
+
+A section is a file in `sections/` and a line in its registry.
+"""
+
+import base64
+import gzip
+import json
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from onelayer.errors import BadInput
+from onelayer.report.figures import theme
+from onelayer.report.run import Run
+from onelayer.report.section import Section
+from onelayer.report.sections import SECTIONS
+from onelayer.training import run_directory
+from onelayer.training.files import replace_file
+
+NAME = "report.html"
+ASSETS = Path(__file__).parent / "assets"
+MODULES = ("plotly", "figures")  # assets/NAME.js, imported as "onelayer/NAME"
+
+
+def write_report(run_dir: Path | str) -> Path:
+    """Write `report.html` into the run's directory, whole or not at all, and say where it is."""
+    run = Run(run_directory.Run(run_dir))
+    page = run.directory.path / NAME
+    replace_file(page, render(run.directory.path.resolve().name, sections(run)).encode())
+    return page
+
+
+def sections(run: Run) -> dict[str, Section]:
+    """name -> section, of those that apply to the run, in the registry's order."""
+    built = {name: _section(module, run) for name, module in SECTIONS.items()}
+    return {name: section for name, section in built.items() if section is not None}
+
+
+def render(title: str, parts: Mapping[str, Section]) -> str:
+    """The text of a page with these sections, by name."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    template = environment.from_string((ASSETS / "page.html").read_text())
+    return template.render(
+        title=title,
+        version=metadata.version("onelayer"),
+        sections=[_for_template(name, section) for name, section in parts.items()],
+        style=Markup((ASSETS / "page.css").read_text()),
+        import_map=_json({"imports": {f"onelayer/{name}": _data_url(ASSETS / f"{name}.js") for name in MODULES}}),
+        templates=_json({"light": theme.light().to_plotly_json(), "dark": theme.dark().to_plotly_json()}),
+        plotly=_packed_plotly(),
+    )
+
+
+def _section(module: ModuleType, run: Run) -> Section | None:
+    """None where it does not apply. One that cannot be built says why in its place: the others are worth having."""
+    title = module.__name__.rpartition(".")[2].replace("_", " ").capitalize()
+    try:
+        return module.build(run) if module.applies(run) else None
+    except BadInput as reason:
+        return Section(title, f"Not shown: {reason}")
+    except Exception as error:  # a damaged run can fail anywhere; the training that made it should still get its page
+        warnings.warn(f"report: the section {title!r} failed: {type(error).__name__}: {error}", stacklevel=2)
+        return Section(title, f"Not shown, because drawing it failed: {type(error).__name__}: {error}")
+
+
+def _for_template(name: str, section: Section) -> dict[str, Any]:
+    panels = [
+        {
+            "caption": panel.caption,
+            "wide": panel.wide,
+            "height": panel.figure.layout["height"],
+            "json": _figure(panel.figure),
+        }
+        for panel in section.panels
+    ]
+    paragraphs = [paragraph for paragraph in section.text.split("\n\n") if paragraph.strip()]
+    return {**section._asdict(), "name": name, "panels": panels, "paragraphs": paragraphs}
+
+
+def _figure(figure: Any) -> Markup:
+    """The figure without its template, which the page holds once for all of them."""
+    return _json({**json.loads(figure.to_json()), "template": None})
+
+
+def _json(value: Any) -> Markup:
+    """JSON that may stand inside a <script>: `<` is written \\u003c, so nothing in it can end the element."""
+    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _data_url(path: Path) -> str:
+    return "data:text/javascript;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+@cache
+def _packed_plotly() -> str:
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()

@@ -1,0 +1,117 @@
+"""A run as the report reads it: its directory, read once, the task drawn again, and the model with its last weights.
+
+A run may be young, cut short or damaged. Each reading below succeeds or raises `BadInput` with a sentence for the page,
+so that one absent file costs one section.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from onelayer.arrays import Array, flatten, unflatten
+from onelayer.errors import BadInput
+from onelayer.models import decoder_only
+from onelayer.models.config import ModelConfig
+from onelayer.tasks import Task
+from onelayer.training import figures, run_directory
+from onelayer.training.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    directory: run_directory.Run
+
+    # ------------------------------------------------------------------------------------------------ what it is
+
+    @cached_property
+    def config(self) -> RunConfig:
+        return self.directory.config
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Where and with what the run was made."""
+        return self.directory.manifest
+
+    @cached_property
+    def task(self) -> Task:
+        """The task, drawn again from its settings and seed."""
+        return self.config.task.make(self.config.seed)
+
+    @cached_property
+    def model(self) -> ModelConfig:
+        return self.config.model.build(vocab_size=len(self.task.vocabulary), n_ctx=self.task.n_ctx)
+
+    @property
+    def operands(self) -> int | None:
+        """How many numbers stand before the `=` of a question, where the task asks such questions."""
+        return self.task.n_ctx - 1 if self.config.task.name == "arithmetic" else None
+
+    # ------------------------------------------------------------------------------------------------ what was measured
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        """One for each evaluation."""
+        records = self.directory.metrics
+        if not records:
+            raise BadInput("no evaluation is recorded in metrics.jsonl; let the run reach its first one")
+        return records
+
+    @cached_property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """name -> one value for each evaluation, NaN where it was not measured; "step" is among the names."""
+        names = dict.fromkeys(name for record in self.records for name in record)
+        return {name: np.array([record.get(name, np.nan) for record in self.records], dtype=float) for name in names}
+
+    @property
+    def steps(self) -> np.ndarray:
+        return self.metrics["step"]
+
+    def measured(self, *names: str) -> dict[str, np.ndarray]:
+        """Those of `names` that were measured, each over `steps`."""
+        found = {name: self.metrics[name] for name in names if name in self.metrics}
+        if not found:
+            raise BadInput(f"none of {', '.join(names)} was recorded; recorded were {', '.join(self.metrics)}")
+        return found
+
+    @cached_property
+    def figures(self) -> figures.Figures:
+        """When it memorised, when it generalised, and whether that held."""
+        return figures.fold(self.records, self.config.stop)
+
+    # ------------------------------------------------------------------------------------------------ what it learnt
+
+    @cached_property
+    def checkpoints(self) -> list[int]:
+        """The steps whose weights are kept, earliest first."""
+        return self.directory.snapshots
+
+    def weights(self, step: int | None = None) -> dict[str, np.ndarray]:
+        """flat name -> array, verified, of the checkpoint at `step`, or of the last one that can be read."""
+        damage = "no checkpoint is there"
+        for candidate in reversed(self.checkpoints) if step is None else (step,):
+            try:
+                return self.directory.parameters(candidate)
+            except BadInput as error:
+                damage = str(error)
+        raise BadInput(f"the weights are not known: {damage}")
+
+    @cached_property
+    def params(self) -> decoder_only.Params:
+        """The last weights, as the model takes them."""
+        like, weights = decoder_only.init(self.model, self.config.seed), self.weights()
+        if missing := sorted(set(flatten(like)) - set(weights)):
+            raise BadInput(f"the checkpoint lacks {', '.join(missing)}")
+        return unflatten(weights, like)
+
+    def values(self, tokens: np.ndarray, name: str) -> np.ndarray:
+        """What the last weights compute for these tokens under a name such as `blocks.0.attn.hook_pattern`."""
+        found: dict[str, Array] = {}
+
+        def keep(at: str, value: Array) -> Array:
+            found[at] = value
+            return value
+
+        decoder_only.forward(self.params, tokens, self.model, read=self.task.read, tap=keep)
+        return found[name]

@@ -1,0 +1,17 @@
+"""The sections of the page, in its order. This file is the registry.
+
+A section is a module with `applies(run) -> bool`, whether it has anything to say about such a run, and
+`build(run) -> Section`, which raises BadInput with a sentence for the reader where the run lacks what it needs.
+"""
+
+from onelayer.report.sections import attention, curves, embedding, position, recipe, summary, weights
+
+SECTIONS = {
+    "summary": summary,
+    "curves": curves,
+    "weights": weights,
+    "attention": attention,
+    "embedding": embedding,
+    "position": position,
+    "recipe": recipe,
+}
