@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -32,7 +33,10 @@ def toy(
     fault: str = "",
     as_json: Json = False,
 ) -> None:
-    """A command as any other."""
+    """A command as any other.
+
+    $ onelayer toy --p 5
+    """
     faults = {
         "bad": BadInput("p must be prime, received 9"),
         "failed": WorkFailed("the loss became NaN at step 3"),
@@ -48,10 +52,26 @@ def toy(
     answer({"p": p, "engine": engine, "lr": optimizer.lr}, f"p is {p}", as_json=as_json)
 
 
+@pytest.fixture(autouse=True)
+def _toy_is_a_command(monkeypatch):
+    module = ModuleType("onelayer.cli.toy")
+    module.toy = toy  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(cli.COMMANDS, "toy", "What a toy does, in a line.")
+
+
 def run(*tokens: str) -> int:
-    app = cli.build()
-    app.command(toy)
-    return cli.run(tokens, app)
+    return cli.run(tokens)
+
+
+def test_help_lists_commands_by_their_line_and_shows_a_command_by_its_docstring(capsys):
+    assert run("--help") == 0
+    assert "What a toy does, in a line." in capsys.readouterr().out
+    assert run("toy", "--help") == 0
+    out = capsys.readouterr().out
+    assert "A command as any other." in out
+    assert "$ onelayer toy --p 5" in out
+    assert "--optimizer.lr" in out
 
 
 # ---------------------------------------------------------------------------------------------------- exit codes
@@ -136,12 +156,19 @@ def test_a_full_disk_under_stdout_is_1_with_one_message():
     assert got.stderr == "onelayer: [Errno 28] No space left on device\n"
 
 
+OFFER_A_TOY = """
+import sys, types
+from onelayer import cli
+from onelayer.cli._common import answer
+cli.COMMANDS["toy"] = "a toy"
+sys.modules["onelayer.cli.toy"] = types.SimpleNamespace(toy=lambda: answer({}, "said"))
+""".strip().replace("\n", "; ")
+
+
 def test_a_reader_that_leaves_is_no_failure():
     reader, writer = os.pipe()
     os.close(reader)
-    toy = "from onelayer import cli; from onelayer.cli._common import answer; app = cli.build(); "
-    toy += "app.command(lambda: answer({}, 'said'), name='toy'); raise SystemExit(cli.run(['toy'], app))"
-    got = process("-c", toy, stdout=writer)
+    got = process("-c", f"{OFFER_A_TOY}; raise SystemExit(cli.run(['toy']))", stdout=writer)
     os.close(writer)
     assert (got.returncode, got.stderr) == (0, "")
 
@@ -159,7 +186,7 @@ def test_nothing_heavy_is_imported_for_help(statement):
 # ---------------------------------------------------------------------------------------------------- each command
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", [*cli.COMMANDS, "toy"])
 def test_every_command_has_help_with_an_example_and_json(name, capsys):
     command = getattr(importlib.import_module(f"onelayer.cli.{name}"), name)
     assert f"$ onelayer {name}" in (inspect.getdoc(command) or ""), "the docstring shows an example"
@@ -172,7 +199,7 @@ def test_every_command_has_help_with_an_example_and_json(name, capsys):
 def test_every_file_of_the_folder_is_a_command():
     assert cli.__file__ is not None
     files = {path.stem for path in Path(cli.__file__).parent.glob("[!_]*.py")}
-    assert files == set(cli.COMMANDS)
+    assert files | {"toy"} == set(cli.COMMANDS)
 
 
 # ---------------------------------------------------------------------------------------------------- JSON

@@ -88,6 +88,11 @@ def test_the_readmes_commands_exist():
     assert named <= set(cli.COMMANDS)
 
 
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_the_readmes_python_runs(block):
+    exec(compile(block, "README.md", "exec"), {})
+
+
 def test_the_readmes_extras_exist():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     named = {

@@ -13,6 +13,8 @@ Exit    0 done    1 the work failed (diverged, a check fell short, a disk is ful
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 from pydantic import ValidationError
@@ -22,10 +24,13 @@ from ..errors import BadInput, WorkFailed
 __all__ = ["COMMANDS", "build", "main", "run"]
 
 COMMANDS: dict[str, str] = {  # name: what `onelayer --help` says of it
+    "gradcheck": "Check every hand-derived gradient against the complex-step derivative.",
+    "report": "Write the page of a run: one HTML file that opens without a network.",
 }
 
 
-def build() -> App:
+def build(asked: str = "") -> App:
+    """The parser. The command that is asked for is imported, the others are lines of help."""
     app = App(
         name="onelayer",
         help="One Transformer layer, every gradient by hand. `onelayer COMMAND --help` shows options and an example.",
@@ -35,14 +40,19 @@ def build() -> App:
         suppress_keyboard_interrupt=False,
     )
     for name, line in COMMANDS.items():
-        app.command(f"onelayer.cli.{name}:{name}", name=name, help=line)
+        module = f"onelayer.cli.{name}"
+        if name == asked:
+            app.command(getattr(import_module(module), name), name=name)
+        else:
+            app.command(f"{module}:{name}", name=name, help=line)
     return app
 
 
-def run(tokens: Sequence[str] | None = None, app: App | None = None) -> int:
+def run(tokens: Sequence[str] | None = None) -> int:
     """Run one command and answer its exit code; what went wrong is said on standard error."""
+    tokens = sys.argv[1:] if tokens is None else tokens
     try:
-        (app or build())(tokens, exit_on_error=False, print_error=False)
+        build(*tokens[:1])(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except KeyboardInterrupt as stop:  # a command that has something to say of it (how to resume) raises its own
         return _say(stop if stop.args else "interrupted", 130)
@@ -79,6 +89,4 @@ def _silence_stdout() -> None:
 
 
 def _version() -> str:
-    from importlib.metadata import version
-
     return version("onelayer")
