@@ -134,7 +134,7 @@ def backward(dlogits: Inexact[Array, "B R V"], c: Cache, cfg: ModelConfig, *, ta
     dx, d_pos = position.encode_x_backward(dx, c.pos_embed) if position.has("embedding") else (dx, None)
     d_embed = embedding.backward(tap("hook_embed", dx), c.embed, cfg.scale)
     if cfg.tied != "none":
-        d_embed = embedding.Params(W_E=d_embed.W_E + d_head.W_U.T)
+        d_embed = embedding.Params(W_E=d_embed.W_E + tap("unembed.route_tied", d_head.W_U).T)
         d_head = d_head._replace(W_U=None)
     return Params(d_embed, d_pos, tuple(d_blocks), d_final, d_head)
 

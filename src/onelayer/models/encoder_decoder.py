@@ -218,7 +218,8 @@ def backward(dlogits: Inexact[Array, "B T V"], c: Cache, cfg: ModelConfig, *, ta
     d_source, d_pos = _leave(dx, c.encoder, cfg, into)
 
     if cfg.tied != "none":
-        decoder = decoder._replace(embed=embedding.Params(W_E=decoder.embed.W_E + d_head.W_U.T))
+        d_tied = tap("unembed.route_tied", d_head.W_U).T
+        decoder = decoder._replace(embed=embedding.Params(W_E=decoder.embed.W_E + d_tied))
         d_head = d_head._replace(W_U=None)
     if cfg.tied == "all":
         decoder = decoder._replace(embed=embedding.Params(W_E=decoder.embed.W_E + d_source.W_E))

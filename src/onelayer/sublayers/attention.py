@@ -18,7 +18,8 @@ Backward  ∂a is ∂loss/∂a; Σ runs over batch and positions
           Σ ∂b_K = 0 up to rounding: a constant added to all keys moves all scores of a row alike.
 
 Taps      hook_q hook_k hook_v (before positions), hook_rot_q hook_rot_k (after), hook_attn_scores, hook_pattern, hook_z;
-          in the backward the same names carry the gradients, and route_q route_k route_v what flows on into x.
+          in the backward the same names carry the gradients, and route_q route_k route_v what flows on into x,
+          route_bias_q route_bias_k what a score bias that looks at x sends there.
 
 Source    Vaswani et al. 2017, arXiv:1706.03762, section 3.2. Every step: docs/derivations/attention.md
 """
@@ -124,14 +125,16 @@ def backward(
     dq, dk = (tap(name, plus(d, more)) for name, d, more in (("hook_q", dq, felt.q), ("hook_k", dk, felt.k)))
     dv = tap("hook_v", dv)
 
-    dx_q = plus(join(tap("route_q", dq), permute(p.W_Q), None), felt.x_q)
+    felt_q = None if felt.x_q is None else tap("route_bias_q", felt.x_q)
+    felt_k = None if felt.x_k is None else tap("route_bias_k", felt.x_k)
+    dx_q = plus(join(tap("route_q", dq), permute(p.W_Q), None), felt_q)
     dx_k = join(tap("route_k", dk), permute(p.W_K), None) + join(tap("route_v", dv), permute(p.W_V), None)
     dparams = Params(
         W_Q=outer(c.x_q, dq), W_K=outer(c.x_k, dk), W_V=outer(c.x_k, dv), W_O=permute(outer(dout, c.z)),
         b_Q=summed(dq, p.b_Q), b_K=summed(dk, p.b_K), b_V=summed(dv, p.b_V), b_O=summed(dout, p.b_O),
-        pos=_all_of(p.pos, dpos_turn, dpos_bias, dpos_mix),
+        pos=all_of(p.pos, dpos_turn, dpos_bias, dpos_mix),
     )  # fmt: skip
-    return dx_q, plus(dx_k, felt.x_k), dparams
+    return dx_q, plus(dx_k, felt_k), dparams
 
 
 # ------------------------------------------------------------------------------------------ one product for all heads
@@ -178,7 +181,7 @@ def plus(x: Array, more: Array | None) -> Array:
     return x if more is None else x + more
 
 
-def _all_of(like: Any, *parts: Any) -> Any:
+def all_of(like: Any, *parts: Any) -> Any:
     """The position parameters' gradient: the sum over the stages that have a share in it (None: it has none)."""
     given = [part for part in parts if part is not None]
     total = given[0] if given else like
