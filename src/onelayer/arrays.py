@@ -3,7 +3,7 @@
 Axes      B batch   T target or query positions   S source or key positions   D model width   H heads   K head width
           F feed-forward width   V vocabulary     rows: any leading axes
 
-Standard  Every layer asks `xp = array_namespace(x)` and then speaks the Python array API standard, so that one file runs
+Standard  Every layer asks `xp = array_namespace(x)` and then speaks the Python array API standard, so one file runs
           on NumPy, JAX, PyTorch, array-api-strict, and on complex NumPy arrays (derivatives by complex step).
           Below is what the standard has not: row gather, scatter-add, erf, and "the real part, real or complex".
 
@@ -23,8 +23,9 @@ import numpy as np
 from array_api_compat import array_namespace, is_jax_array, is_numpy_array
 
 __all__ = [
-    "Array", "Tap", "array_namespace", "at_scope", "constant", "erf", "flatten", "gather_rows", "generator", "keep", "map_tree",
-    "natural", "real_part", "scaled_ids", "scatter_add_rows", "sum_to", "unflatten", "zeros_like_tree",
+    "Array", "Tap", "array_namespace", "at_scope", "constant", "erf", "flatten", "gather_rows", "generator", "keep",
+    "map_tree", "natural", "real_part", "scaled_ids", "scatter_add_rows", "sigmoid", "softplus", "sum_to", "turn_pairs",
+    "unflatten", "zeros_like_tree",
 ]  # fmt: skip
 
 Array: TypeAlias = Any  # NumPy, JAX, PyTorch or array-api-strict; shapes stand in the jaxtyping annotations
@@ -64,7 +65,12 @@ def scatter_add_rows(rows: Array, ids: Array, n: int) -> Array:
 
 
 def _scatter_add_numpy(flat: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
-    """Sort the rows by id, then add each run of equal ids at once: several times faster than `np.add.at`."""
+    """Sort the rows by id, then add each run of equal ids at once: several times faster than `np.add.at`.
+
+    Single numbers need no sorting: `np.bincount` adds them up in float64.
+    """
+    if flat.ndim == 1 and flat.dtype.kind == "f":
+        return np.bincount(index, weights=flat, minlength=n).astype(flat.dtype)
     out = np.zeros((n, *flat.shape[1:]), dtype=flat.dtype)
     if index.size:
         order = np.argsort(index, kind="stable")
@@ -116,6 +122,35 @@ def erf(x: Array) -> Array:
         return value
     slope = 2 / math.sqrt(math.pi) * xp.exp(-a * a)
     return value + 1j * (slope * xp.imag(x))
+
+
+def sigmoid(x: Array) -> Array:
+    """1/(1 + e^−x), without overflow on either side."""
+    xp = array_namespace(x)
+    positive = real_part(x) > 0
+    e = xp.exp(xp.where(positive, -x, x))
+    return xp.where(positive, xp.ones_like(e), e) / (1 + e)
+
+
+def softplus(x: Array) -> Array:
+    """ln(1 + e^x), without overflow; its derivative is the sigmoid."""
+    xp = array_namespace(x)
+    positive = real_part(x) > 0
+    return xp.where(positive, x, xp.zeros_like(x)) + xp.log1p(xp.exp(xp.where(positive, -x, x)))
+
+
+def turn_pairs(x: Array, cos: Array, sin: Array, halves: bool = False) -> Array:
+    """Each pair of the last axis as a point in a plane, turned: (a, b) ↦ (a cos − b sin, a sin + b cos).
+
+    A pair is features 2i, 2i+1; with `halves` it is features i, n/2 + i. By −sin it turns back: the transpose.
+    """
+    xp = array_namespace(x)
+    if halves:
+        half = x.shape[-1] // 2
+        a, b = x[..., :half], x[..., half:]
+        return xp.concat([a * cos - b * sin, a * sin + b * cos], axis=-1)
+    a, b = x[..., 0::2], x[..., 1::2]
+    return xp.reshape(xp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1), x.shape)
 
 
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..arrays import Array, array_namespace
 from ..layers import cross_entropy
-from ..models import decoder_only, encoder_decoder
+from ..models import decoder_only, encoder_decoder, tables
 from ..models.config import ModelConfig
 from ..tasks import Batch
 
@@ -36,14 +36,24 @@ def init(model: ModelConfig, seed: int) -> Any:
 def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
     """The logits of the positions that are read, and the model's cache."""
     cfg = objective.model
-    if cfg.architecture == "decoder_only":
-        return decoder_only.forward(params, batch.tokens, cfg, read=objective.read)
-    return encoder_decoder.forward(params, batch.source, batch.tokens, cfg, source_present=batch.source_mask)
+    if cfg.architecture == "encoder_decoder":
+        return encoder_decoder.forward(params, batch.source, batch.tokens, cfg, source_present=batch.source_mask)
+    if tables.fits(cfg, batch.tokens.shape, objective.read):
+        return tables.forward(params, batch.tokens, cfg)
+    return decoder_only.forward(params, batch.tokens, cfg, read=objective.read)
 
 
-def loss_and_grads(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
-    """The mean loss over the batch, and its gradient: a tree like params."""
-    logits, cache = forward(params, batch, objective)
+def backward(dlogits: Array, cache: Any, objective: Objective) -> Any:
+    """The gradient of every parameter, by the model whose forward left the cache."""
+    model = next(m for m in (tables, decoder_only, encoder_decoder) if isinstance(cache, m.Cache))
+    return model.backward(dlogits, cache, objective.model)
+
+
+def loss_and_grads(
+    params: Any, batch: Batch, objective: Objective, ahead: tuple[Array, Any] | None = None
+) -> tuple[Array, Any]:
+    """The mean loss over the batch, and its gradient. ahead: `forward` of the same arguments, if already known."""
+    logits, cache = forward(params, batch, objective) if ahead is None else ahead
     xp = array_namespace(logits)
     loss, c = cross_entropy.forward(
         logits,
@@ -54,14 +64,16 @@ def loss_and_grads(params: Any, batch: Batch, objective: Objective) -> tuple[Arr
         temperature=objective.temperature,
         variant=objective.variant,
     )
-    dlogits = xp.astype(cross_entropy.backward(c), logits.dtype)
-    model = decoder_only if objective.model.architecture == "decoder_only" else encoder_decoder
-    return loss, model.backward(dlogits, cache, objective.model)
+    return loss, backward(xp.astype(cross_entropy.backward(c), logits.dtype), cache, objective)
 
 
 def scores(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Array, Array]:
     """Per example [B]: the summed loss of its targets, how many targets count, whether all of them were said."""
-    logits, _ = forward(params, batch, objective)
+    return judge(forward(params, batch, objective)[0], batch)
+
+
+def judge(logits: Array, batch: Batch) -> tuple[Array, Array, Array]:
+    """The scores of what was said."""
     xp = array_namespace(logits)
     w = xp.ones(batch.targets.shape, dtype=logits.dtype) if batch.weights is None else batch.weights
     shifted = logits - xp.max(logits, axis=-1, keepdims=True)

@@ -72,11 +72,14 @@ def start(objective: Objective, rules: Rules, seed: int, dtype: str) -> TrainSta
 
 
 def take(
-    state: TrainState, batch: Batch, t: Any, objective: Objective, rules: Rules
+    state: TrainState, batch: Batch, t: Any, objective: Objective, rules: Rules, ahead: tuple[Array, Any] | None = None
 ) -> tuple[TrainState, dict[str, Array], Any]:
-    """The step with index t (from 0): the new state, {"loss", "grad_norm"}, and the raw gradient."""
+    """The step with index t (from 0): the new state, {"loss", "grad_norm"}, and the raw gradient.
+
+    ahead: the objective's forward pass at this state and batch, where an evaluation has made it already.
+    """
     params, opt = state
-    loss, raw = loss_and_grads(params, batch, objective)
+    loss, raw = loss_and_grads(params, batch, objective, ahead)
     xp = array_namespace(loss)
     squares = [xp.sum(g * g) for g in flatten(raw).values()]
     grad_norm = xp.sqrt(sum(squares[1:], start=squares[0]))

@@ -1,4 +1,9 @@
-"""The NumPy engine: the step as it is written, one array after the other. The default."""
+"""The NumPy engine: the step as it is written, one array after the other. The default.
+
+Where each step sees all training examples, an evaluation's forward pass over them is the next step's: it is kept.
+"""
+
+from typing import Any
 
 import numpy as np
 
@@ -7,9 +12,10 @@ from ...tasks import Batch, Task
 from .. import step as steps
 from ..batches import Batches
 from ..config import RunConfig
-from ..objective import scores
+from ..objective import forward, judge, scores
 from ..step import TrainState
 from . import Diverged
+from .memory import keep_freed_memory
 from .summary import summarise
 
 CHUNK = 8192  # examples that are evaluated at once: bounds the memory of an evaluation
@@ -22,6 +28,8 @@ class Engine:
         self.rules = steps.make_rules(config)
         self.batches = Batches(_in_precision(task.train, config.dtype), config.batch_size, config.seed)
         self.test = _in_precision(task.test, config.dtype)
+        self._ahead: tuple[Any, Any] = (None, None)  # parameters, and their forward pass over the training examples
+        keep_freed_memory()
 
     def start(self) -> TrainState:
         return steps.start(self.objective, self.rules, self.config.seed, self.config.dtype)
@@ -29,8 +37,9 @@ class Engine:
     def run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
         losses, norms = np.zeros(n), np.zeros(n)
         for i in range(n):
+            batch, ahead = self.batches.at(step + i), self._take_ahead(state)
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # found below, and named
-                state, figures, raw = steps.take(state, self.batches.at(step + i), step + i, self.objective, self.rules)
+                state, figures, raw = steps.take(state, batch, step + i, self.objective, self.rules, ahead)
             losses[i], norms[i] = figures["loss"], figures["grad_norm"]
             check(step + i, losses[i], norms[i], raw, state.params)
         return state, {"loss": losses, "grad_norm": norms}
@@ -38,12 +47,21 @@ class Engine:
     def evaluate(self, state: TrainState) -> dict[str, float]:
         figures: dict[str, float] = {}
         for split, batch in (("train", self.batches.train), ("test", self.test)):
-            parts = [
-                scores(state.params, map_tree(lambda a, i=i: a[i : i + CHUNK], batch), self.objective)
-                for i in range(0, len(batch.tokens), CHUNK)
-            ]
+            if split == "train" and self.batches.size is None and len(batch.tokens) <= CHUNK:
+                self._ahead = state.params, forward(state.params, batch, self.objective)
+                parts = [judge(self._ahead[1][0], batch)]
+            else:
+                parts = [
+                    scores(state.params, map_tree(lambda a, i=i: a[i : i + CHUNK], batch), self.objective)
+                    for i in range(0, len(batch.tokens), CHUNK)
+                ]
             figures |= summarise(self.task, split, *(np.concatenate(part) for part in zip(*parts, strict=True)))
         return figures
+
+    def _take_ahead(self, state: TrainState) -> Any:
+        """The forward pass that an evaluation left for these very parameters; it is let go of."""
+        (params, ahead), self._ahead = self._ahead, (None, None)
+        return ahead if params is state.params else None
 
     def to_host(self, state: TrainState) -> TrainState:
         return state
