@@ -126,8 +126,8 @@ def test_text_and_data_cannot_break_out_of_their_place() -> None:
     evil = "</script><script>alert(1)</script><img src=x>"
     figure = plots.bars(np.array([1.0]), np.array([2.0]), x_title=evil, y_title="y")
     part = Section(evil, evil, (Panel(figure, evil),), {evil: evil}, {evil: evil})
-    plain = render("t", {"s": Section("", "-", (Panel(figure, ""),), {"": ""}, {"": ""})})
-    elements = Elements(render(evil, {"s": part}))
+    plain = render("t", "t", {"s": Section("", "-", (Panel(figure, ""),), {"": ""}, {"": ""})})
+    elements = Elements(render(evil, evil, {"s": part}))
     assert [tag for tag, _ in elements.tags] == [tag for tag, _ in Elements(plain).tags]
     embedded = next(data for tag, a, data in elements.content if a == {"type": "application/json"})
     assert json.loads(embedded)["layout"]["xaxis"]["title"]["text"] == evil
@@ -282,6 +282,11 @@ def test_lines_draw_the_arrays() -> None:
         assert drawn["name"] == name
         np.testing.assert_array_equal(drawn["x"], x)
         np.testing.assert_array_equal(drawn["y"], y)
+    nothing = plots.lines(
+        np.array([0, 1]), {"y": np.array([2.0, 0.0])}, x_title="x", y_title="y", log_x=True, log_y=True
+    )
+    np.testing.assert_array_equal(trace(nothing)["x"], [np.nan, 1])
+    np.testing.assert_array_equal(trace(nothing)["y"], [2, np.nan])
     assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
     assert (figure.layout.shapes[0].x0, figure.layout.shapes[0].x1) == (2, 5)
 
@@ -323,6 +328,7 @@ def test_the_sections_draw_the_runs_own_numbers(made: Path) -> None:
     for figure, names in ((loss, ("train_loss", "test_loss")), (accuracy, ("train_accuracy", "test_accuracy"))):
         for index, name in enumerate(names):
             np.testing.assert_array_equal(trace(figure, index)["y"], fake_runs.curves()[name])
+            np.testing.assert_array_equal(trace(figure, index)["x"], [np.nan, *fake_runs.STEPS[1:]])
     *maps, profile, samples = (panel.figure for panel in shown["attention"].panels)
     a, b = 5, 17
     alone = run.values(np.array([[a, b, 113]]), "blocks.0.attn.hook_pattern")[0, :, -1]

@@ -38,7 +38,7 @@ def write_report(run_dir: Path | str) -> Path:
     """Write `report.html` into the run's directory, whole or not at all, and say where it is."""
     run = Run(run_directory.Run(run_dir))
     page = run.directory.path / NAME
-    replace_file(page, render(run.directory.path.resolve().name, sections(run)).encode())
+    replace_file(page, render(run.title, run.directory.path.resolve().name, sections(run)).encode())
     return page
 
 
@@ -48,12 +48,13 @@ def sections(run: Run) -> dict[str, Section]:
     return {name: section for name, section in built.items() if section is not None}
 
 
-def render(title: str, parts: Mapping[str, Section]) -> str:
+def render(title: str, subtitle: str, parts: Mapping[str, Section]) -> str:
     """The text of a page with these sections, by name."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string((ASSETS / "page.html").read_text())
     return template.render(
         title=title,
+        subtitle=subtitle,
         version=metadata.version("onelayer"),
         sections=[_for_template(name, section) for name, section in parts.items()],
         style=Markup((ASSETS / "page.css").read_text()),

@@ -17,6 +17,7 @@ from onelayer.models.config import ModelConfig
 from onelayer.tasks import Task
 from onelayer.training import figures, run_directory
 from onelayer.training.config import RunConfig
+from onelayer.training.step import make_objective
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class Run:
     @cached_property
     def config(self) -> RunConfig:
         return self.directory.config
+
+    @property
+    def title(self) -> str:
+        """What was learnt; the directory's name where that cannot be read."""
+        try:
+            return self.task.name
+        except BadInput:
+            return self.directory.path.resolve().name
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -41,7 +50,7 @@ class Run:
 
     @cached_property
     def model(self) -> ModelConfig:
-        return self.config.model.build(vocab_size=len(self.task.vocabulary), n_ctx=self.task.n_ctx)
+        return make_objective(self.config, self.task).model
 
     @property
     def operands(self) -> int | None:

@@ -3,14 +3,6 @@
 from onelayer.report.figures.plots import Span
 from onelayer.report.run import Run
 
-NAMES = {
-    "train_loss": "train",
-    "test_loss": "test",
-    "train_accuracy": "train",
-    "test_accuracy": "test",
-    "mirror_free_accuracy": "test, mirror unseen",
-}
-
 
 def percent(share: float) -> str:
     """0.99217 -> "99.2 %". A share that is not whole is never written as 100 %, nor one above zero as 0 %."""

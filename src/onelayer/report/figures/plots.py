@@ -32,10 +32,10 @@ def lines(
     height: int = theme.HEIGHT,
 ) -> go.Figure:
     """series: name -> y [len(x)]; NaN leaves a gap, and so does what is ≤ 0 on a logarithmic axis."""
-    x = np.asarray(x)
+    x = _placed(np.asarray(x), log_x)
     figure = theme.new(x=x_title, y=y_title, height=height)
     for index, (name, y) in enumerate(series.items()):
-        y = _checked(name, np.asarray(y), (x.size,))
+        y = _placed(_checked(name, np.asarray(y), (x.size,)), log_y)
         dash = ("solid", "solid", "dot", "dash", "dashdot")[index % 5]  # colour is not the only difference
         mode = "lines" if x.size > 1 else "markers"
         figure.add_scatter(x=x, y=y, name=name, mode=mode, line_dash=dash, hovertemplate="%{y:.4g}")
@@ -61,10 +61,8 @@ def over_steps(
     spans: Sequence[Span] = (),
     height: int = theme.HEIGHT,
 ) -> go.Figure:
-    """Lines over the steps of training, on a logarithmic axis, from the first step on; such figures zoom together."""
-    figure = lines(
-        steps, series, x_title="step", y_title=y_title, log_x=True, log_y=log_y, spans=spans, height=height
-    )  # fmt: skip
+    """Lines over the steps of training, on a logarithmic axis; on a page, such figures zoom together."""
+    figure = lines(steps, series, x_title="step", y_title=y_title, log_x=True, log_y=log_y, spans=spans, height=height)
     return figure.update_xaxes(tickformat=",", tickfont_size=12).update_layout(meta={"axis": "step"})
 
 
@@ -132,6 +130,11 @@ def _labelled(labels: Sequence[str] | None, n: int) -> dict:
     stride = next(s for s in (1, 2, 5, 10, 20, 50, 100, n) if n <= 24 * s)
     ticks = list(range(0, n, stride))
     return {"tickmode": "array", "tickvals": ticks, "ticktext": [str(labels[i]) for i in ticks]}
+
+
+def _placed(values: np.ndarray, logarithmic: bool) -> np.ndarray:
+    """NaN for what has no place on the axis: Plotly would draw a line on to the margin, at a height that is made up."""
+    return np.where(values > 0, values, np.nan) if logarithmic else values
 
 
 def _checked(name: str, y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

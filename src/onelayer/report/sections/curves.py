@@ -1,12 +1,19 @@
 """Loss and accuracy over training, on a logarithmic axis of steps, with the run's phases shaded."""
 
-from onelayer.report.figures import plots
+import numpy as np
+
+from onelayer.report.figures import learning
 from onelayer.report.run import Run
 from onelayer.report.section import Panel, Section
-from onelayer.report.wording import NAMES, phases, shading
+from onelayer.report.wording import phases, shading
 
-LOSSES = ("train_loss", "test_loss")
-ACCURACIES = ("train_accuracy", "test_accuracy", "mirror_free_accuracy")
+NAMES = {
+    "train_loss": "train",
+    "test_loss": "test",
+    "train_accuracy": "train",
+    "test_accuracy": "test",
+    "mirror_free_accuracy": "test, mirror unseen",
+}
 
 
 def applies(run: Run) -> bool:
@@ -14,25 +21,20 @@ def applies(run: Run) -> bool:
 
 
 def build(run: Run) -> Section:
-    losses, accuracies = run.measured(*LOSSES), run.measured(*ACCURACIES)
     spans = phases(run)
-    loss = plots.over_steps(
-        run.steps,
-        {NAMES[name]: values for name, values in losses.items()},
-        y_title="loss (nats)",
-        log_y=True,
-        spans=spans,
-    )
-    accuracy = plots.over_steps(
-        run.steps, {NAMES[name]: values for name, values in accuracies.items()}, y_title="accuracy", spans=spans
-    )
-    accuracy.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
+    loss = learning.loss(run.steps, _named(run, "loss"), spans)
+    accuracy = learning.accuracy(run.steps, _named(run, "accuracy"), spans)
     return Section(
         "Learning curves",
-        "Steps and loss are drawn on logarithmic axes. "
+        "Steps and loss are drawn on logarithmic axes, on which step 0 has no place. "
         "Drag over a figure to zoom in, and the others over steps follow; a double click goes back.",
         (
             Panel(loss, f"Cross-entropy: the surprise at the right answer, in nats per answer. {shading(spans)}"),
             Panel(accuracy, "The share of questions answered right."),
         ),
     )
+
+
+def _named(run: Run, kind: str) -> dict[str, np.ndarray]:
+    found = run.measured(*(name for name in NAMES if name.endswith(kind)))
+    return {NAMES[name]: values for name, values in found.items()}

@@ -4,7 +4,7 @@ import numpy as np
 
 from onelayer.errors import BadInput
 from onelayer.grokking.fourier import power, powers_of_a_root
-from onelayer.report.figures import plots
+from onelayer.report.figures import spectrum
 from onelayer.report.run import Run
 from onelayer.report.section import Panel, Section
 from onelayer.report.wording import percent
@@ -24,16 +24,13 @@ def build(run: Run) -> Section:
     strongest = np.argsort(-final[1:], kind="stable")[:NAMED] + 1
     panels = [
         Panel(
-            plots.bars(np.arange(final.size), final, x_title="frequency k", y_title="share of Σ W²"),
+            spectrum.shares(final),
             "The embedding's energy at each frequency, cos 2πka/n and sin 2πka/n together. Frequency 0 is the mean.",
         )
     ]
     history = _history(run)
     if len(history) > 2:
-        figure = plots.heat_map(
-            np.stack(list(history.values())), x_title="frequency k", y_title="step", value="share of Σ W²",
-            y_labels=[f"{step:,}" for step in history], height=max(340, 16 * len(history) + 80),
-        )  # fmt: skip
+        figure = spectrum.over_time(np.stack(list(history.values())), list(history))
         panels.append(Panel(figure, "The same at each step whose weights are kept; time goes upwards."))
     return Section(
         "The embedding's spectrum",

@@ -1,0 +1,173 @@
+"""A run while it runs, on standard error: a bar, the losses, both accuracies as sparklines, and the phase it is in.
+
+Where standard error is no terminal, plain lines instead: at steps that double, and when the phase changes.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..training.config import RunConfig
+from ..training.events import Advanced, Checkpointed, Evaluated, Event, Finished, Result, Started
+from ..training.figures import Figures, phase
+
+__all__ = ["Display", "sparkline", "summary"]
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+REFRESH = 0.2  # seconds between two pictures, at least
+
+
+def sparkline(values: Sequence[float], width: int, low: float = 0.0, high: float = 1.0) -> str:
+    """The series as blocks, low to high, the newest at the right; a longer one is thinned evenly."""
+    if len(values) > width:
+        values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
+    span = high - low or 1.0
+    return "".join(BLOCKS[min(7, max(0, int((value - low) / span * 8)))] for value in values)
+
+
+def number(value: float | None) -> str:
+    """Short, and as wide for small numbers as for large ones."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e3 or value == 0 else f"{value:.1e}"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+class Display:
+    """A callback for `train`; `with Display() as display: train(config, out, display)`."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.config: RunConfig | None = None
+        self.run = Path()
+        self.history: list[dict[str, Any]] = []
+        self.figures = Figures()
+        self.step, self.first, self.seconds, self.loss = 0, 0, 0.0, math.nan
+        self._drawn, self._said, self._phase = 0.0, -1, ""
+        self._live: Live | None = None
+
+    def __enter__(self) -> "Display":
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self.config, self.run = event.config, event.run
+                self.step = self.first = event.step
+                self._begin(event)
+            case Advanced():
+                self.step, self.loss, self.seconds = event
+            case Evaluated():
+                self.step, record, self.figures, self.seconds = event
+                self.history.append(record)
+            case Checkpointed() | Finished():
+                return
+        if self._live:
+            now = time.monotonic()
+            if now - self._drawn >= REFRESH:
+                self._live.update(self.picture(), refresh=True)
+                self._drawn = time.monotonic()
+        elif isinstance(event, Evaluated):
+            self._line(event)
+
+    def _begin(self, event: Started) -> None:
+        for note in event.notes:
+            self.console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+        where = f"from step {event.step} " if event.step else ""
+        self.console.print(
+            f"training {where}in {event.run}", style="dim", markup=False, highlight=False, soft_wrap=True
+        )
+
+    def _line(self, event: Evaluated) -> None:
+        now = phase(event.figures)
+        if now != self._phase or event.step >= 2 * self._said:
+            r = event.record
+            self.console.print(
+                f"step {event.step:>6}  loss {number(r.get('train_loss'))} / {number(r.get('test_loss'))}  "
+                f"accuracy {percent(r.get('train_accuracy'))} / {percent(r.get('test_accuracy'))}  {now}",
+                markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
+            self._phase, self._said = now, max(event.step, 1)
+
+    def picture(self) -> RenderableType:
+        """What stands on the terminal now."""
+        assert self.config is not None
+        total = self.config.steps
+        wide = max(10, min(48, self.console.width - 42))
+        last = self.history[-1] if self.history else {}
+        rate = (self.step - self.first) / self.seconds if self.seconds > 0 else 0.0
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=max(total, 1), completed=self.step, width=wide),
+            f"step {self.step} of at most {total}", f"{rate:.0f}/s", f"{self.seconds:.0f} s",
+        )  # fmt: skip
+        rows = Table.grid(padding=(0, 2))
+        rows.add_row("", Text("train", style="cyan"), "", Text("test", style="magenta"), "")
+        half = max(6, (self.console.width - 44) // 2)
+        for label, name, show in (("accuracy", "accuracy", percent), ("loss", "loss", number)):
+            cells: list[RenderableType] = [label]
+            for split, style in (("train", "cyan"), ("test", "magenta")):
+                values = [r[f"{split}_{name}"] for r in self.history if f"{split}_{name}" in r]
+                cells += [Text(_spark(values, half, name), style=style), show(last.get(f"{split}_{name}"))]
+            rows.add_row(*cells)
+        return Panel(
+            Group(bar, Text(), rows, Text(), Text(phase(self.figures), style="bold")), title=_title(self.config)
+        )
+
+
+def _spark(values: Sequence[float], width: int, name: str) -> str:
+    """Accuracies between 0 and 1; losses on a log scale between their extremes."""
+    if name == "accuracy" or not values:
+        return sparkline(values, width)
+    logs = [math.log10(max(value, 1e-12)) for value in values]
+    return sparkline(logs, width, min(logs), max(logs))
+
+
+def _title(config: RunConfig) -> str:
+    settings = config.task.settings
+    about = f"{settings['operation']} mod {settings['p']}" if {"operation", "p"} <= settings.keys() else ""
+    return " · ".join(part for part in (config.task.name, about, f"seed {config.seed}", config.engine) if part)
+
+
+def summary(result: Result, config: RunConfig) -> str:
+    """The figures of a run that has ended, in words."""
+    f, r = result.figures, result.record
+    metric, threshold = config.stop.metric.replace("_", " "), percent(config.stop.threshold)
+    at: Callable[[int | None], str] = lambda step: "never" if step is None else f"step {step}"  # noqa: E731
+    delay = ""
+    if f.step_memorised and f.step_sustained:
+        delay = f", {f.step_sustained / f.step_memorised:.1f} times as late"
+    rows = [
+        ("ended", f"{result.status} at step {result.step}: {result.reason} ({result.seconds:.1f} s)"),
+        (f"train accuracy ≥ {threshold}", at(f.step_memorised)),
+        (f"{metric} ≥ {threshold}", f"{at(f.step_generalised)} first; {at(f.step_sustained)} held{delay}"),
+        ("lowest after that", percent(f.minimum_after)),
+        ("final accuracy", f"train {percent(r.get('train_accuracy'))}, test {percent(r.get('test_accuracy'))}"),
+    ]
+    if "mirror_free_accuracy" in r:
+        rows.append(("", f"of pairs whose mirror was not trained on {percent(r['mirror_free_accuracy'])}"))
+    if "majority_accuracy" in result.facts:
+        rows.append(("", f"always answering the commonest class {percent(result.facts['majority_accuracy'])}"))
+    rows.append(("run", str(result.run)))
+    widest = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{widest}}  {text}" for name, text in rows)
