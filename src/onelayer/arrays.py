@@ -67,12 +67,15 @@ def scatter_add_rows(rows: Array, ids: Array, n: int) -> Array:
 def _scatter_add_numpy(flat: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
     """Sort the rows by id, then add each run of equal ids at once: several times faster than `np.add.at`.
 
-    Single numbers need no sorting: `np.bincount` adds them up in float64.
+    Single numbers, and rows of a few, need no sorting: `np.bincount` adds them up in float64.
     """
-    if flat.ndim == 1 and flat.dtype.kind == "f":
-        return np.bincount(index, weights=flat, minlength=n).astype(flat.dtype)
+    width = math.prod(flat.shape[1:])
+    if 0 < width <= 8 and flat.dtype.kind == "f":
+        places = index if width == 1 else (index[:, None] * width + np.arange(width)).ravel()
+        return np.bincount(places, flat.ravel(), n * width).astype(flat.dtype).reshape(n, *flat.shape[1:])
     out = np.zeros((n, *flat.shape[1:]), dtype=flat.dtype)
     if index.size:
+        index = index.astype(np.uint16) if n <= 2**16 else index  # which NumPy sorts by counting
         order = np.argsort(index, kind="stable")
         ordered = index[order]
         starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
