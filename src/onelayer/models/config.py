@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from .. import positions
 from ..errors import BadInput, unknown
 from ..layers import activations
+from ..positions import ids
 
 INITS = ("width", "xavier", "normal")
 
@@ -38,6 +39,8 @@ class ModelConfig(BaseModel):
     norm_eps: float = Field(1e-5, gt=0)
     position: str = "learned"
     position_settings: dict[str, Any] = {}
+    position_ids: str = Field("sequential", description="which number a place gets: positions/ids.py has the list")
+    position_ids_settings: dict[str, Any] = {}
     embed_scale: bool = Field(False, description="multiply embeddings by √D, as Vaswani 2017 does")
     tied: Literal["none", "unembed", "all"] = Field("none", description="'all' also shares source and target tables")
     attention_bias: bool = False
@@ -81,8 +84,15 @@ class ModelConfig(BaseModel):
     def position_method(self) -> positions.Method:
         return positions.get(self.position, **self.position_settings)
 
+    @property
+    def numbering(self) -> ids.Numbering:
+        """Which number a token's place gets; `numbering.draw(tokens, rng)` gives the ids that a forward takes."""
+        return ids.get(self.position_ids, **self.position_ids_settings)
+
     def size(self, causal: bool | None = None, cross: bool = False, source: bool = False) -> positions.Size:
         """What a position method may know of the attention that it serves."""
         length = (self.source_n_ctx or self.n_ctx) if source else self.n_ctx
         is_causal = self.causal if causal is None else causal
-        return positions.Size(self.d_model, self.n_heads, self.head_width, length, is_causal, cross)
+        return positions.Size(
+            self.d_model, self.n_heads, self.head_width, self.numbering.reach(length), is_causal, cross
+        )

@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Inexact, Integer
 
 from ..arrays import Array, Tap, array_namespace, at_scope, keep, natural
+from ..errors import BadInput
 from ..layers import embedding, unembedding
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
@@ -101,7 +102,7 @@ def forward(
     """
     position = cfg.position_method
     T = tokens.shape[1]
-    ids = natural(T) if ids is None else ids
+    ids = usual_ids(T, cfg) if ids is None else ids
     x, c_embed = embedding.forward(p.embed, tokens, cfg.scale)
     x = tap("hook_embed", x)
     x, c_pos = position.encode_x(p.pos_embed, x, ids) if position.has("embedding") else (x, None)
@@ -147,7 +148,8 @@ def block_forward(
     x = tap("hook_resid_pre", x)
     if cfg.norm == "post":
         out, c_attn = attention.forward(p.attn, x[:, skip:], x, places, position, at_scope(tap, "attn"))
-        mid, c_ln1 = normalise.forward(p.ln1, x[:, skip:] + tap("hook_attn_out", out), cfg.norm_eps, at_scope(tap, "ln1"))
+        out = tap("hook_attn_out", out)
+        mid, c_ln1 = normalise.forward(p.ln1, x[:, skip:] + out, cfg.norm_eps, at_scope(tap, "ln1"))
         mid = tap("hook_resid_mid", mid)
         out, c_mlp = feed_forward.forward(p.mlp, mid, cfg.activation, at_scope(tap, "mlp"))
         post, c_ln2 = normalise.forward(p.ln2, mid + tap("hook_mlp_out", out), cfg.norm_eps, at_scope(tap, "ln2"))
@@ -189,6 +191,16 @@ def add_last(x: Inexact[Array, "B T D"], more: Inexact[Array, "B n D"]) -> Inexa
         return x + more
     xp = array_namespace(x)
     return xp.concat([x[:, :skip], x[:, skip:] + more], axis=1)
+
+
+def usual_ids(n: int, cfg: ModelConfig) -> Array:
+    """0, 1, 2 … where the config numbers places so; BadInput where the ids would have to be drawn."""
+    if cfg.position_ids != "sequential":
+        raise BadInput(
+            f"position_ids='{cfg.position_ids}' are drawn for each batch; give them to forward: "
+            "ids=cfg.numbering.draw(tokens, rng)"
+        )
+    return natural(n)
 
 
 def look_mask(T: int, n: int, causal: bool, present: Array | None, like: Array) -> Array | None:

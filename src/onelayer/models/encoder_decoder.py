@@ -26,13 +26,13 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Inexact, Integer
 
-from ..arrays import Array, Tap, at_scope, keep, natural
+from ..arrays import Array, Tap, at_scope, keep
 from ..layers import embedding, unembedding
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
 from . import decoder_only
 from .config import ModelConfig
-from .decoder_only import Block, BlockCache, look_mask
+from .decoder_only import Block, look_mask, usual_ids
 from .initial import Drawing
 
 
@@ -99,7 +99,8 @@ def init(cfg: ModelConfig, seed: int) -> Params:
 
     def decoder_block(name: str) -> DecoderBlock:
         attn = draw.attention(f"{name}.attn", here)
-        cross = draw.attention(f"{name}.cross_attn", cfg.size(causal=False, cross=True), has_position=cfg.position_method.crosses)
+        there, crosses = cfg.size(causal=False, cross=True), cfg.position_method.crosses
+        cross = draw.attention(f"{name}.cross_attn", there, has_position=crosses)
         return DecoderBlock(draw.norm(), attn, draw.norm(), cross, draw.norm(), draw.feed_forward(f"{name}.mlp"))
 
     def final() -> normalise.Params:
@@ -156,7 +157,7 @@ def encode(
     """The encoder: source -> memory."""
     tap, position = at_scope(tap, "encoder"), cfg.position_method
     S = source.shape[1]
-    ids = natural(S) if ids is None else ids
+    ids = usual_ids(S, cfg) if ids is None else ids
     x, c_embed, c_pos = _enter(p.encoder.embed or p.decoder.embed, p.encoder.pos_embed, source, ids, cfg, tap)
     places = Places(ids, ids, look_mask(S, S, False, present, like=x), causal=False)
     caches = []
@@ -181,8 +182,8 @@ def decode(
     """The decoder, up to what the unembedding reads."""
     tap, position = at_scope(tap, "decoder"), cfg.position_method
     T, S = target.shape[1], memory.shape[1]
-    ids = natural(T) if ids is None else ids
-    source_ids = natural(S) if source_ids is None else source_ids
+    ids = usual_ids(T, cfg) if ids is None else ids
+    source_ids = usual_ids(S, cfg) if source_ids is None else source_ids
     y, c_embed, c_pos = _enter(p.decoder.embed, p.decoder.pos_embed, target, ids, cfg, tap)
     here = Places(ids, ids, look_mask(T, T, cfg.causal, None, like=y), cfg.causal)
     across = Places(ids, source_ids, look_mask(S, 1, False, source_present, like=y), causal=False)

@@ -59,7 +59,8 @@ class Cache(NamedTuple):
 def fits(cfg: ModelConfig, shape: tuple[int, int], read: int | None) -> bool:
     """Whether the shortcut is exact for this model, and saves work on tokens of this shape [B T]."""
     position, (B, T), V = cfg.position_method, shape, cfg.vocab_size
-    exact = cfg.n_layers == 1 and read == 1 and not position.has("value")
+    sequential = cfg.position_ids == "sequential"
+    exact = cfg.n_layers == 1 and read == 1 and sequential and not position.has("value")
     pairwise = position.pairwise or not position.has("score")
     return exact and pairwise and V < B and B * cfg.d_model >= V * V and T <= MOST_POSITIONS
 

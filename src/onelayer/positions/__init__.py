@@ -21,22 +21,44 @@ A method whose only stage is the embedding keeps its parameters in `pos_embed`, 
 
   init(rng, size)     -> Params or None       learnable parts, NumPy float64
   check(size)         raises BadInput where the method cannot be (optional)
-  CROSSES = False     where it is not defined from one sequence to another (cross-attention then has no positions)
+  fitted(n)           -> constants            those made for thousands of tokens, for a training length of n (optional)
+
+and says of itself, where it is not the default:
+
+  CROSSES = False     it is not defined from one sequence to another (cross-attention then has no positions)
+  RELATIVE = True     shifting all ids alike changes nothing
+  PAIRWISE = True     each score's bias hangs on its own query and key alone, not on the keys around them: it may be
+                      asked for any block of queries and keys (models/tables.py, sublayers/attention_blocked.py)
+  EXTRAPOLATES        beyond the training length: "yes", it was made to; "defined", but with values that training never
+                      saw; "no" (the default), rows that training never touched, or none
+  CONTROL = True      no proposal, but something to compare with
+  COST                what a step pays, in the letters of the axes
 
 Adding a method is a file here and a line in METHODS; that buys it every test, the gallery and the studies.
+Which number a token's place gets is another question, with its own home: `ids.py`.
 """
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from ..arrays import Array
+import numpy as np
+
+from ..arrays import Array, array_namespace, constant, flatten, real_part
 from ..errors import BadInput, unknown
 
-METHODS = ("none", "sinusoidal", "sinusoidal_concatenated", "learned", "rope", "alibi", "t5")
+METHODS = (
+    "none",
+    "sinusoidal", "sinusoidal_concatenated", "sinusoidal_scaled", "sinusoidal_learned", "binary", "learned",
+    "sinusoidal_doubled", "sinusoidal_permuted", "random_fixed", "amplitude_matched",
+    "shaw", "transformer_xl", "t5", "alibi", "kerple", "sandwich", "fire",
+    "rope", "rope_truncated", "xpos", "pope", "roper",
+    "cope", "forget",
+)  # fmt: skip
 
 STAGES = {"embedding": "encode_x", "query_key": "encode_qk", "score": "bias", "value": "mix"}
 
@@ -59,6 +81,7 @@ class Places(NamedTuple):
     k_ids: Array  # [S] or [B, S]
     mask: Array | None  # bool, broadcasts to [B, 1, T, S]; None: everything may be seen
     causal: bool = True
+    first: int | None = None  # which key the first query is, in self-attention; None: the queries are the last T keys
 
 
 class Felt(NamedTuple):
@@ -95,6 +118,41 @@ class Method:
         """Whether it is defined from one sequence to another (a module says `CROSSES = False` where it is not)."""
         return getattr(self.module, "CROSSES", True)
 
+    @property
+    def pairwise(self) -> bool:
+        """Whether each score's bias hangs on its own query and key alone (a module says `PAIRWISE = True`)."""
+        return getattr(self.module, "PAIRWISE", False)
+
+    @property
+    def relative(self) -> bool:
+        return getattr(self.module, "RELATIVE", False)
+
+    @property
+    def extrapolates(self) -> str:
+        return getattr(self.module, "EXTRAPOLATES", "no")
+
+    @property
+    def control(self) -> bool:
+        return getattr(self.module, "CONTROL", False)
+
+    @property
+    def cost(self) -> str:
+        return getattr(self.module, "COST", "none")
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of its file."""
+        return (self.module.__doc__ or "").partition("\n")[0]
+
+    @property
+    def source(self) -> str:
+        found = re.search(r"^Source +(.*?)(?=\.?\s+Every step|\Z)", self.module.__doc__ or "", re.MULTILINE | re.DOTALL)
+        return " ".join(found[1].split()) if found else ""
+
+    def n_parameters(self, size: Size) -> int:
+        """How many numbers it learns, in `pos_embed` or in each attention."""
+        return sum(int(np.size(a)) for a in flatten(self.init(np.random.default_rng(0), size)).values())
+
     def across(self) -> "Method":
         """The method for cross-attention: this one where it is defined there, else none."""
         return self if self.crosses else get("none")
@@ -126,12 +184,38 @@ def available() -> tuple[str, ...]:
     return METHODS
 
 
+def describe(size: Size | None = None) -> list[dict[str, Any]]:
+    """A row for each method: what `onelayer positions` prints. Parameters are counted for a model of that size."""
+    size = size or Size(d_model=128, n_heads=4, d_head=32, n_ctx=256)
+    methods = [get(name) for name in METHODS]
+    return [
+        {
+            "name": m.name,
+            "summary": m.summary,
+            "stages": m.stages,
+            "parameters": m.n_parameters(size),
+            "extrapolates": m.extrapolates,
+            "relative": m.relative,
+            "crosses": m.crosses,
+            "control": m.control,
+            "cost": m.cost,
+            "constants": dict(m.constants),
+            "source": m.source,
+        }
+        for m in methods
+    ]
+
+
 def constants_of(name: str) -> dict[str, Any]:
     """The constants of a method with their defaults: the keywords of its `init`."""
-    if name not in METHODS:
-        raise unknown("position", name, METHODS)
-    parameters = inspect.signature(import_module(f".{name}", __package__).init).parameters.values()
+    parameters = inspect.signature(_module(name).init).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def fitted(name: str, n: int) -> dict[str, Any]:
+    """Settings for sequences of n tokens in training, where a default was made for thousands; {} where none was."""
+    module = _module(name)
+    return module.fitted(n) if hasattr(module, "fitted") else {}
 
 
 def get(name: str, **constants: Any) -> Method:
@@ -142,4 +226,31 @@ def get(name: str, **constants: Any) -> Method:
             if not known:
                 raise BadInput(f"position '{name}' has no constants, received '{given}'; leave position_settings empty")
             raise unknown(f"constant of position '{name}'", given, known)
-    return Method(name, import_module(f".{name}", __package__), tuple(sorted((known | constants).items())))
+    return Method(name, _module(name), tuple(sorted((known | constants).items())))
+
+
+def _module(name: str) -> ModuleType:
+    if name in ("abacus", "coupled", "coupling", "random"):
+        ids = "coupled" if name == "coupling" else name
+        raise BadInput(
+            f"'{name}' says which number a place gets, and not what is done with it: "
+            f"set position_ids='{ids}' beside a position (the papers: 'learned' under abacus and coupled)"
+        )
+    if name not in METHODS:
+        raise unknown("position", name, METHODS)
+    return import_module(f".{name}", __package__)
+
+
+# ------------------------------------------------------------------------------------------ what score methods share
+
+
+def offset(places: Places) -> Array:
+    """t − s: how far each key lies behind each query, as integers [T S] or [B T S]."""
+    return places.q_ids[..., :, None] - places.k_ids[..., None, :]
+
+
+def as_float(ids: Array, like: Array) -> Array:
+    """Integers in `like`'s library and real precision."""
+    if isinstance(ids, np.ndarray):
+        return constant(ids, like)
+    return array_namespace(like).astype(ids, real_part(like).dtype)

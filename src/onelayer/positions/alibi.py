@@ -17,8 +17,13 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, array_namespace, constant
+from . import as_float, offset
 
 CROSSES = False
+PAIRWISE = True
+RELATIVE = True
+EXTRAPOLATES = "yes"
+COST = "H T S"
 
 
 def init(rng: Any, size: Any) -> None:
@@ -31,12 +36,8 @@ def slopes(n_heads: int) -> np.ndarray:
 
 
 def bias(p: None, q: Array, k: Array, x_q: Array, x_k: Array, places: Any) -> tuple[Array, None]:
-    xp = array_namespace(q)
-    t, s = places.q_ids, places.k_ids
-    distance = abs(t[..., :, None] - s[..., None, :])[..., None, :, :]
-    m = constant(slopes(q.shape[2]), q)[:, None, None]
-    distance = constant(distance, q) if isinstance(distance, np.ndarray) else xp.astype(distance, m.dtype)
-    return -m * distance, None
+    distance = array_namespace(q).abs(as_float(offset(places), q))[..., None, :, :]
+    return constant(-slopes(q.shape[2]), q)[:, None, None] * distance, None
 
 
 def bias_backward(dbias: Array, c: None) -> tuple[None, None]:

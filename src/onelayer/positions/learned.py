@@ -20,6 +20,8 @@ import numpy as np
 from ..arrays import Array, array_namespace, gather_rows, scatter_add_rows
 from ..errors import BadInput
 
+COST = "B T D"
+
 
 class Params(NamedTuple):
     W_pos: Array  # [N, D]
@@ -39,7 +41,7 @@ def encode_x(p: Params, x: Array, ids: Array, *, scale: float | None) -> tuple[A
     n = p.W_pos.shape[0]
     if isinstance(ids, np.ndarray) and ids.size and ids.max() >= n:
         raise BadInput(
-            f"the learned position table has {n} rows, but position {ids.max()} was asked for (positions count from 0); "
+            f"the learned position table has {n} rows, but position {ids.max()} was asked for (they count from 0); "
             f"use sequences of at most {n} tokens, a larger n_ctx, or a position that extrapolates (rope, alibi, t5)"
         )
     xp = array_namespace(x)

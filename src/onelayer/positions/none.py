@@ -13,6 +13,9 @@ Source    Kazemnejad et al. 2023, arXiv:2305.19466 (many causal layers can recov
 
 from typing import Any
 
+RELATIVE = True
+EXTRAPOLATES = "yes"
+
 
 def init(rng: Any, size: Any) -> None:
     return None

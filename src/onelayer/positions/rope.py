@@ -18,10 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, scaled_ids
+from ..arrays import Array, array_namespace, scaled_ids, turn_pairs
 from ..errors import BadInput, unknown
 
 CROSSES = False
+RELATIVE = True
+EXTRAPOLATES = "defined"
+COST = "(T + S) H K"
 LAYOUTS = ("interleaved", "halves")
 
 
@@ -45,26 +48,18 @@ def check(size: Any, *, base: float, layout: str) -> None:
         raise unknown("layout of rope", layout, LAYOUTS)
 
 
-def _angles(ids: Array, d_head: int, base: float, like: Array) -> tuple[Array, Array]:
+def _waves(ids: Array, d_head: int, base: float, like: Array) -> tuple[Array, Array]:
     xp = array_namespace(like)
     angles = scaled_ids(ids, base ** (-2 * np.arange(d_head // 2) / d_head), like)[..., None, :]
     return xp.cos(angles), xp.sin(angles)
 
 
-def _turn(x: Array, cos: Array, sin: Array, layout: str) -> Array:
-    xp = array_namespace(x)
-    half = x.shape[-1] // 2
-    if layout == "halves":
-        a, b = x[..., :half], x[..., half:]
-        return xp.concat([a * cos - b * sin, a * sin + b * cos], axis=-1)
-    a, b = x[..., 0::2], x[..., 1::2]
-    return xp.reshape(xp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1), x.shape)
-
-
 def encode_qk(p: None, q: Array, k: Array, places: Any, *, base: float, layout: str) -> tuple[Array, Array, Cache]:
-    c = Cache(*_angles(places.q_ids, q.shape[-1], base, q), *_angles(places.k_ids, k.shape[-1], base, k))
-    return _turn(q, c.cos_q, c.sin_q, layout), _turn(k, c.cos_k, c.sin_k, layout), c
+    halves = layout == "halves"
+    c = Cache(*_waves(places.q_ids, q.shape[-1], base, q), *_waves(places.k_ids, k.shape[-1], base, k))
+    return turn_pairs(q, c.cos_q, c.sin_q, halves), turn_pairs(k, c.cos_k, c.sin_k, halves), c
 
 
 def encode_qk_backward(dq: Array, dk: Array, c: Cache, *, base: float, layout: str) -> tuple[Array, Array, None]:
-    return _turn(dq, c.cos_q, -c.sin_q, layout), _turn(dk, c.cos_k, -c.sin_k, layout), None
+    halves = layout == "halves"
+    return turn_pairs(dq, c.cos_q, -c.sin_q, halves), turn_pairs(dk, c.cos_k, -c.sin_k, halves), None

@@ -20,6 +20,9 @@ import numpy as np
 from ..arrays import Array, array_namespace, scaled_ids
 from ..errors import BadInput
 
+EXTRAPOLATES = "defined"
+COST = "B T D"
+
 
 def init(rng: Any, size: Any, *, base: float = 10_000.0) -> None:
     return None
