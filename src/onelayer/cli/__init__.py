@@ -24,6 +24,10 @@ from ..errors import BadInput, WorkFailed
 __all__ = ["COMMANDS", "build", "main", "run"]
 
 COMMANDS: dict[str, str] = {  # name: what `onelayer --help` says of it
+    "grok": "Train a one-layer Transformer on modular arithmetic, and watch it memorise, then understand.",
+    "train": "Train on any task; every field of the config is an option.",
+    "resume": "Go on with a run, bit for bit as if it had never stopped.",
+    "runs": "List the runs there are, show one, compare some.",
     "gradcheck": "Check every hand-derived gradient against the complex-step derivative.",
     "report": "Write the page of a run: one HTML file that opens without a network.",
 }

@@ -18,7 +18,8 @@ from rich.text import Text
 
 from ..training.config import RunConfig
 from ..training.events import Advanced, Checkpointed, Evaluated, Event, Finished, Result, Started
-from ..training.figures import Figures, phase
+from ..training.figures import Figures, fold, phase
+from ..training.run_directory import Run
 
 __all__ = ["Display", "sparkline", "summary"]
 
@@ -54,13 +55,13 @@ class Display:
         self.run = Path()
         self.history: list[dict[str, Any]] = []
         self.figures = Figures()
-        self.step, self.first, self.seconds, self.loss = 0, 0, 0.0, math.nan
+        self.step, self.first, self.seconds, self.begun = 0, 0, 0.0, time.monotonic()
         self._drawn, self._said, self._phase = 0.0, -1, ""
         self._live: Live | None = None
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
-            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live = Live(console=self.console, auto_refresh=False)
             self._live.start()
         return self
 
@@ -74,17 +75,19 @@ class Display:
             case Started():
                 self.config, self.run = event.config, event.run
                 self.step = self.first = event.step
+                self.begun = time.monotonic()
+                self.history = Run(event.run).metrics
+                self.figures = fold(self.history, event.config.stop)
                 self._begin(event)
             case Advanced():
-                self.step, self.loss, self.seconds = event
+                self.step, _, self.seconds = event
             case Evaluated():
                 self.step, record, self.figures, self.seconds = event
                 self.history.append(record)
-            case Checkpointed() | Finished():
+            case Checkpointed():
                 return
         if self._live:
-            now = time.monotonic()
-            if now - self._drawn >= REFRESH:
+            if time.monotonic() - self._drawn >= REFRESH or isinstance(event, Finished):
                 self._live.update(self.picture(), refresh=True)
                 self._drawn = time.monotonic()
         elif isinstance(event, Evaluated):
@@ -115,7 +118,7 @@ class Display:
         total = self.config.steps
         wide = max(10, min(48, self.console.width - 42))
         last = self.history[-1] if self.history else {}
-        rate = (self.step - self.first) / self.seconds if self.seconds > 0 else 0.0
+        rate = (self.step - self.first) / max(time.monotonic() - self.begun, 1e-9)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=max(total, 1), completed=self.step, width=wide),

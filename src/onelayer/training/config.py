@@ -88,7 +88,7 @@ def _typed(key: str, value: Any, annotation: Any) -> Any:
     try:
         return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
-        raise BadInput(f"{key}: received {value!r}. {error.errors()[0]['msg']}") from error
+        raise BadInput(f"{key}: received {value!r}. {error.errors()[0]['msg']}") from None
 
 
 class Method(Named):
@@ -249,7 +249,7 @@ def resolve(data: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(merge(RunConfig().as_dict(), data))
     except ValidationError as error:
-        raise BadInput("\n".join(_complaints(error))) from error
+        raise BadInput("\n".join(_complaints(error))) from None
 
 
 def merge(base: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,10 +266,19 @@ def merge(base: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
+def dotted(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The inverse of `nest`."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def nest(fields: Mapping[str, Any]) -> dict[str, Any]:
     """{"model.d-model": 64} as {"model": {"d_model": 64}}, for `merge`."""
     result: dict[str, Any] = {}
-    for path, value in dotted.items():
+    for path, value in fields.items():
         *sections, field = path.replace("-", "_").split(".")
         inner = result
         for section in sections:

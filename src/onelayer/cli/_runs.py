@@ -1,0 +1,116 @@
+"""What the commands that drive runs share: a config's fields as options, the end of a run in words and in JSON."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from cyclopts import Parameter
+
+from ..errors import BadInput, WorkFailed, unknown
+from ..training import Result, Run, RunConfig
+from ..training import config as configs
+from ._common import answer
+
+__all__ = ["Fields", "NoReport", "changes", "conclude", "given", "read_config"]
+
+Fields: TypeAlias = Annotated[
+    str,
+    Parameter(
+        name="--SECTION.FIELD",
+        allow_leading_hyphen=True,
+        help="Any field of the config, by its dotted name: --model.d-model 64 --optimizer.lr=0.003 --schedule cosine.",
+    ),
+]
+NoReport: TypeAlias = Annotated[bool, Parameter(name="--no-report", negative="", help="Do not write report.html.")]
+
+
+def changes(tokens: Sequence[str], *options: str) -> dict[str, Any]:
+    """`--model.d-model 64`, `--optimizer.lr=0.003` and `--set stop.on=none` as a nested config.
+
+    options: those of the command beside, to be listed where a word is unknown.
+    """
+    dotted: dict[str, Any] = {}
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        if token == "--set" and rest:
+            token = f"--{rest.pop(0)}"
+            if "=" not in token:
+                raise BadInput(f"--set takes FIELD=VALUE, received {token[2:]!r}; for example --set optimizer.lr=0.003")
+        if not token.startswith("--"):
+            raise BadInput(f"received {token!r}, where an option is expected, such as --seed 1 or --model.d-model 64")
+        name, equals, value = token[2:].partition("=")
+        if name.partition(".")[0].replace("-", "_") not in RunConfig.model_fields:
+            allowed = dict.fromkeys((*options, *(field.replace("_", "-") for field in RunConfig.model_fields)))
+            raise unknown("option", f"--{name}", [f"--{word}" for word in allowed])
+        if not equals:
+            if not rest:
+                raise BadInput(f"--{name} needs a value, such as --{name}=1")
+            value = rest.pop(0)
+        dotted[name] = configs.parse_value(value)
+    return configs.nest(dotted)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, by their dotted field with `__` for the dot: `given(task__p=97)`."""
+    return configs.nest({name.replace("__", "."): value for name, value in options.items() if value is not None})
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    return {} if path is None else configs.load(path)
+
+
+def facts(result: Result, config: RunConfig, report: Path | None) -> dict[str, Any]:
+    """The end of a run as one JSON object."""
+    settings, figures, record = config.task.settings, result.figures, result.record
+    return {
+        "task": config.task.name,
+        **{name: settings.get(name) for name in ("operation", "p", "train_fraction")},
+        "seed": config.seed,
+        "engine": config.engine,
+        "recipe": config.recipe,
+        "status": result.status,
+        "reason": result.reason,
+        "steps": result.step,
+        "seconds": round(result.seconds, 3),
+        "step_memorised": figures.step_memorised,
+        "step_generalised": figures.step_generalised,
+        "step_sustained": figures.step_sustained,
+        "minimum_after": figures.minimum_after,
+        **{name: record.get(name) for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy")},
+        "mirror_free_accuracy": record.get("mirror_free_accuracy"),
+        "majority_accuracy": result.facts.get("majority_accuracy"),
+        "run": result.run,
+        "report": report,
+    }
+
+
+def conclude(result: Result, with_report: bool, as_json: bool) -> None:
+    """Write the report, print the figures, and end as the run did: 0, 1 diverged, 130 or 143 interrupted."""
+    from ..report.terminal import summary
+
+    config = Run(result.run).config
+    report, trouble = None, None
+    if with_report and result.status == "finished":
+        from ..report import write_report
+
+        try:
+            report = write_report(result.run)
+        except (OSError, BadInput, WorkFailed) as error:
+            trouble = WorkFailed(f"the run is complete, but its report could not be written: {error}")
+    text = summary(result, config) + (f"\nreport  {report}" if report else "")
+    answer(facts(result, config, report), text, as_json=as_json)
+    if trouble:
+        raise trouble
+    if result.status == "diverged":
+        raise WorkFailed(
+            f"{result.reason}. What was measured before, and the last good checkpoint, are in {result.run}"
+        )
+    if result.status == "interrupted":
+        words = f"stopped at step {result.step}, and kept: `onelayer resume {result.run}` goes on from there"
+        if result.signal == signal.SIGINT:
+            raise KeyboardInterrupt(words)
+        print(f"onelayer: {words}", file=sys.stderr)
+        raise SystemExit(128 + (result.signal or 0))

@@ -1,0 +1,56 @@
+"""`onelayer train`: any task, any config."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..training import configure
+from ..training import train as run_to_its_end
+from ._common import Json
+from ._runs import NoReport, changes, conclude, given, read_config
+
+
+def train(
+    *task_and_fields: Annotated[
+        str,
+        Parameter(
+            name="TASK --SECTION.FIELD",
+            allow_leading_hyphen=True,
+            help="The task (arithmetic, addition, parity, …), by default the config's; then any field of the config, "
+            "by its dotted name: --task.p 97 --model.d-model 64 --optimizer.lr=0.003 --schedule cosine.",
+        ),
+    ],
+    seed: Annotated[int | None, Parameter(help="Of the task, the first weights and the batches.")] = None,
+    steps: Annotated[int | None, Parameter(help="The last step, at the latest.")] = None,
+    engine: Annotated[str | None, Parameter(help="numpy or jax.")] = None,
+    recipe: Annotated[str | None, Parameter(help="What the config starts from; `default` by default.")] = None,
+    config: Annotated[Path | None, Parameter(help="A .toml or .json file, laid over the recipe.")] = None,
+    out: Annotated[Path | None, Parameter(help="The run's directory: new, or empty. By default one in runs/.")] = None,
+    print_config: Annotated[bool, Parameter(negative="", help="Print the config as TOML, and train nothing.")] = False,
+    no_report: NoReport = False,
+    as_json: Json = False,
+) -> None:
+    """Train on any task; every field of the config is an option.
+
+    $ onelayer train parity --task.n-bits 20 --optimizer.lr 0.003 --steps 2000
+    """
+    file = read_config(config)
+    named = bool(task_and_fields) and not task_and_fields[0].startswith("--")
+    name = {"task": task_and_fields[0]} if named else {}
+    options = given(seed=seed, steps=steps, engine=engine, recipe=recipe)
+    chosen = configure(
+        recipe or file.get("recipe", "default"),
+        file,
+        name,
+        options,
+        changes(task_and_fields[named:], "config", "out", "print-config", "json"),
+    )
+    if print_config:
+        print(chosen.to_toml(), end="")
+        return
+    from ..report.terminal import Display
+
+    with Display() as display:
+        result = run_to_its_end(chosen, out, display)
+    conclude(result, not no_report, as_json)
