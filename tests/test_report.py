@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
-from onelayer import cli
+from onelayer import cli, positions
 from onelayer.errors import BadInput
 from onelayer.grokking import fourier
 from onelayer.report import write_report
@@ -27,7 +27,7 @@ from onelayer.report.run import Run
 from onelayer.report.section import Panel, Section
 from onelayer.report.sections import SECTIONS
 from onelayer.report.wording import percent, phases
-from onelayer.training import run_directory
+from onelayer.training import configure
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     return fake_runs.make(tmp_path / "small")
-
-
-def reading(path: Path) -> Run:
-    return Run(run_directory.Run(path))
 
 
 # ---------------------------------------------------------------------------------------------------- one file
@@ -137,7 +133,7 @@ def test_text_and_data_cannot_break_out_of_their_place() -> None:
 
 
 def test_every_section_shows_itself(made: Path) -> None:
-    shown = sections(reading(made))
+    shown = sections(Run.at(made))
     assert list(shown) == list(SECTIONS)
     for name, section in shown.items():
         assert section.text and "Not shown" not in section.text, name
@@ -148,7 +144,7 @@ def test_every_section_shows_itself(made: Path) -> None:
 
 
 def test_the_summary_says_what_the_metrics_say(made: Path) -> None:
-    summary = sections(reading(made))["summary"]
+    summary = sections(Run.at(made))["summary"]
     text = summary.text.replace("\u00a0", " ")
     assert (
         "A decoder-only Transformer of 1 layer was trained on x + y mod 113 with 3,830 questions; 8,939 others" in text
@@ -167,25 +163,36 @@ def test_a_run_that_never_learnt_is_told_as_such(small: Path) -> None:
     cfg = json.loads((small / "config.json").read_text())
     cfg["stop"]["threshold"] = 1.0
     (small / "config.json").write_text(json.dumps(cfg))
-    shown = sections(reading(small))
+    shown = sections(Run.at(small))
     assert "In 512 steps it did not come to answer 100" in shown["summary"].text
     assert "It never answered as much as 100" in shown["summary"].text
     assert shown["summary"].facts["generalised at step"] == "not reached"
 
 
-@pytest.mark.parametrize("position", ["none", "sinusoidal", "learned", "rope", "t5", "alibi"])
-@pytest.mark.parametrize("norm", ["none", "pre", "post"])
-def test_any_position_and_norm(tmp_path: Path, position: str, norm: str) -> None:
-    path = fake_runs.make(tmp_path / "run", fake_runs.config(model={"position": position, "norm": norm}))
-    shown = sections(reading(path))
+@pytest.mark.parametrize("position", positions.available())
+def test_any_position(tmp_path: Path, position: str) -> None:
+    path = fake_runs.make(tmp_path / "run", fake_runs.config(model={"position": position}))
+    shown = sections(Run.at(path))
     assert not [name for name, section in shown.items() if "Not shown" in section.text]
     assert f"“{position}”" in shown["position"].text
     assert bool(shown["position"].panels) == (position != "none")
 
 
+@pytest.mark.parametrize("norm", ["none", "pre", "post"])
+def test_any_norm(tmp_path: Path, norm: str) -> None:
+    shown = sections(Run.at(fake_runs.make(tmp_path / "run", fake_runs.config(model={"norm": norm}))))
+    assert not [name for name, section in shown.items() if "Not shown" in section.text]
+
+
+def test_the_configuration_shown_repeats_the_run(small: Path) -> None:
+    run = Run.at(small)
+    shown = json.loads(sections(run)["recipe"].listings["Configuration (config.json)"])
+    assert configure(shown["recipe"], shown) == run.config
+
+
 def test_two_layers_show_the_last_one(tmp_path: Path) -> None:
     path = fake_runs.make(tmp_path / "run", fake_runs.config(model={"n_layers": 2}))
-    assert "in the last of 2 layers" in sections(reading(path))["attention"].text
+    assert "in the last of 2 layers" in sections(Run.at(path))["attention"].text
 
 
 @pytest.mark.parametrize(
@@ -194,7 +201,7 @@ def test_two_layers_show_the_last_one(tmp_path: Path) -> None:
 )
 def test_other_operations(tmp_path: Path, operation: str, p: int, with_spectrum: bool) -> None:
     task = {"name": "arithmetic", "operation": operation, "p": p, "train_fraction": 0.5}
-    shown = sections(reading(fake_runs.make(tmp_path / "run", fake_runs.config(task=task))))
+    shown = sections(Run.at(fake_runs.make(tmp_path / "run", fake_runs.config(task=task))))
     assert not [name for name, section in shown.items() if "Not shown" in section.text]
     assert ("embedding" in shown) == with_spectrum
 
@@ -214,7 +221,7 @@ def test_other_operations(tmp_path: Path, operation: str, p: int, with_spectrum:
 )  # fmt: skip
 def test_a_broken_run_loses_only_what_is_broken(small: Path, harm, lost: set[str], word: str) -> None:
     harm(small)
-    shown = sections(reading(small))
+    shown = sections(Run.at(small))
     assert {name for name, section in shown.items() if section.text.startswith("Not shown: ")} == lost
     assert any(word in shown[name].text for name in lost)
     assert write_report(small).read_text().count("Not shown: ") == len(lost)
@@ -222,9 +229,9 @@ def test_a_broken_run_loses_only_what_is_broken(small: Path, harm, lost: set[str
 
 def test_a_damaged_checkpoint_is_passed_over(small: Path) -> None:
     last = small / "checkpoints" / "step-512" / "model.safetensors"
-    before = sections(reading(small))["embedding"]
+    before = sections(Run.at(small))["embedding"]
     last.write_bytes(last.read_bytes()[:-7])
-    after = sections(reading(small))["embedding"]
+    after = sections(Run.at(small))["embedding"]
     assert "Not shown" not in after.text
     assert before.text != after.text, "the weights of step 512 cannot have been read"
 
@@ -235,7 +242,7 @@ def test_a_section_that_fails_is_loud_and_alone(small: Path, monkeypatch: pytest
 
     monkeypatch.setattr(SECTIONS["weights"], "build", fails)
     with pytest.warns(UserWarning, match="'Weights' failed: ZeroDivisionError: on purpose"):
-        shown = sections(reading(small))
+        shown = sections(Run.at(small))
     assert shown["weights"].text == "Not shown, because drawing it failed: ZeroDivisionError: on purpose"
     assert [name for name, section in shown.items() if "Not shown" in section.text] == ["weights"]
 
@@ -322,7 +329,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_the_sections_draw_the_runs_own_numbers(made: Path) -> None:
-    run = reading(made)
+    run = Run.at(made)
     shown = sections(run)
     loss, accuracy = (panel.figure for panel in shown["curves"].panels)
     for figure, names in ((loss, ("train_loss", "test_loss")), (accuracy, ("train_accuracy", "test_accuracy"))):
@@ -363,7 +370,7 @@ def test_lines_and_text_stand_out_from_the_page(template: go.layout.Template) ->
 
 
 def test_phases_follow_the_milestones(made: Path) -> None:
-    spans = phases(reading(made))
+    spans = phases(Run.at(made))
     assert [(s.start, s.stop) for s in spans] == [(1, 16), (16, 256), (256, 512)]
 
 

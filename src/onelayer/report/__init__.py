@@ -4,6 +4,13 @@
 its registry; `figures/theme.py` is the look of all of it.
 """
 
-from onelayer.report.page import write_report
+from pathlib import Path
 
 __all__ = ["write_report"]
+
+
+def write_report(run: Path | str) -> Path:
+    """Write `report.html` into the run's directory, whole or not at all, and say where it is."""
+    from onelayer.report import page  # here, so that the terminal's display need not wait for Plotly
+
+    return page.write_report(run)

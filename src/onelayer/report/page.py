@@ -26,7 +26,6 @@ from onelayer.report.figures import theme
 from onelayer.report.run import Run
 from onelayer.report.section import Section
 from onelayer.report.sections import SECTIONS
-from onelayer.training import run_directory
 from onelayer.training.files import replace_file
 
 NAME = "report.html"
@@ -36,7 +35,7 @@ MODULES = ("plotly", "figures")  # assets/NAME.js, imported as "onelayer/NAME"
 
 def write_report(run_dir: Path | str) -> Path:
     """Write `report.html` into the run's directory, whole or not at all, and say where it is."""
-    run = Run(run_directory.Run(run_dir))
+    run = Run.at(run_dir)
     page = run.directory.path / NAME
     replace_file(page, render(run.title, run.directory.path.resolve().name, sections(run)).encode())
     return page

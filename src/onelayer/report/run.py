@@ -6,6 +6,7 @@ so that one absent file costs one section.
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ from onelayer.training.step import make_objective
 @dataclass(frozen=True)
 class Run:
     directory: run_directory.Run
+
+    @classmethod
+    def at(cls, path: Path | str) -> "Run":
+        return cls(run_directory.Run(path))
 
     # ------------------------------------------------------------------------------------------------ what it is
 

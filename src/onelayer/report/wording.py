@@ -26,7 +26,7 @@ def delay(run: Run) -> float | None:
 def phases(run: Run) -> list[Span]:
     """The stretches of training between the milestones that were reached."""
     last = float(run.steps[-1])
-    spans, start = [], max(1.0, float(run.steps[0]))
+    spans, start = [], float(min(run.steps[run.steps > 0], default=last))
     for name, milestone in (
         ("memorising", run.figures.step_memorised),
         ("memorised, not yet generalising", run.figures.step_generalised),

@@ -16,8 +16,8 @@ def build(run: Run) -> Section:
     sessions = run.manifest["sessions"]
     return Section(
         "Recipe",
-        "Every choice stands in the configuration below: with the same versions, on the same kind of machine, it gives "
-        "the same bits again.",
+        "Every choice stands in the configuration below. Saved as config.json, it repeats the run: onelayer train "
+        "--config config.json. With the same versions, on the same kind of machine, the result is the same to the bit.",
         facts=_facts(sessions[0]),
         listings={
             "How it was run" if len(sessions) == 1 else f"How it was run, in {len(sessions)} sessions": "\n".join(
