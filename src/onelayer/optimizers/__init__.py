@@ -119,7 +119,7 @@ def _check(what: str, key: str, value: Any, default: Any) -> None:
         raise BadInput(f"{what} cannot be {value!r}; allowed: {words.format(key)}; its default is {default!r}")
 
 
-def decay_mask(params: Any, factors: Mapping[str, float]) -> Any:
+def decay_mask(params: Any, factors: Mapping[str, float | int]) -> Any:
     """A tree like params of what weight_decay is multiplied by, chosen by patterns over the flat names.
 
     `decay_mask(params, {"*.b_*": 0, "*.ln*": 0, "embed.*": 0.1})`: 1 where no pattern fits; the last that fits counts.

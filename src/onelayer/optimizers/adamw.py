@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Int
 
 from onelayer.arrays import Array, array_namespace, flatten, map_tree, zeros_like_tree
+from onelayer.fused import fused
 
 __all__ = ["State", "init", "update"]
 
@@ -38,6 +39,7 @@ def init(params: Any) -> State:
     return State(xp.zeros((), dtype=xp.int32), zeros_like_tree(params), zeros_like_tree(params))
 
 
+@fused
 def update(
     grads: Any, state: State, params: Any, *,
     lr: Any = 1e-3, beta1: Any = 0.9, beta2: Any = 0.999, eps: Any = 1e-8, weight_decay: Any = 0.01,

@@ -10,8 +10,8 @@ matrices  O = NS(G)                              about U Vᵀ, where G = U S V�
 
 Newton–   X = G / (‖G‖_F + ε), as a wide matrix; 5 times
 Schulz    X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X     (a, b, c) = (3.4445, −4.7750, 2.0315)
-          An odd polynomial of X acts on its singular values alone. This one is steep at 0 and sends (0, 1] near
-          [0.7, 1.2]; it does not converge to 1, and need not. A zero matrix stays zero.
+          An odd polynomial of X acts on its singular values alone. Five of these send [0.01, 1] into
+          [0.68, 1.14]; they do not converge to 1, and need not. A zero matrix stays zero.
 
 The rest  m, v and θ ← θ − ρη λ w θ − ρη m̂ / (√v̂ + ε): AdamW at ρ times the learning rate, so that one schedule
           drives both.
@@ -23,7 +23,7 @@ Matrices  A tensor is hidden if its name is W_… , it has two axes or more, and
 
 Symbols   θ params   g grads   η lr   μ momentum   λ weight_decay   ρ adam_ratio   β₁ β₂ adam_beta1 adam_beta2
           ε eps (Newton–Schulz) and adam_eps   w decay_mask (a factor for each tensor; None: all 1)
-          debias=True divides m by 1 − μᵗ⁺¹ and g by 1 − μᵗ in G, as optax does; Jordan does not.
+          debias=True: as in optax, G has m / (1 − μᵗ⁺¹) and g / (1 − μᵗ); without Nesterov m / (1 − μᵗ)
 
 Source    Jordan et al. 2024, kellerjordan.github.io/posts/muon; "rms": Liu et al. 2025, arXiv:2502.16982.
           Why orthogonal: docs/derivations/optimizers.md
@@ -117,7 +117,9 @@ def update(
 
         if v is None:  # a hidden matrix
             m = number(momentum) * m + number(1 - momentum) * g
-            ahead = number(momentum * of_m) * m + number((1 - momentum) * of_g) * g if nesterov else m
+            ahead = number(of_m) * m
+            if nesterov:
+                ahead = number(momentum) * ahead + number((1 - momentum) * of_g) * g
             decay = number(-lr * weight_decay * w) * p
             gradient = number(-lr) * _orthogonal(name, ahead, heads, scaling, ns_steps, eps)
         else:
