@@ -94,7 +94,7 @@ def heat_map(
     """values [rows, columns], row 0 at the bottom or, `downward`, at the top as in a matrix.
 
     Values of both signs get the signed colours, with zero in the middle; otherwise the colours run over `limits`.
-    Columns stand at x and rows at y (0, 1, 2 … where None); or labels name them, of which two may be alike.
+    A NaN is grey. Columns stand at x and rows at y (0, 1, 2 … where None), or labels name them; two may be alike.
     """
     values = np.asarray(values)
     if values.ndim != 2:
@@ -110,6 +110,7 @@ def heat_map(
     figure.update_xaxes(showgrid=False, **_labelled(x_labels, values.shape[1]))
     figure.update_yaxes(showgrid=False, **_labelled(y_labels, values.shape[0]))
     figure.update_yaxes(autorange="reversed" if downward else True)
+    figure.update_layout(plot_bgcolor="rgba(128,128,128,0.3)")
     return figure
 
 

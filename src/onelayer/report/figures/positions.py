@@ -23,4 +23,7 @@ def turned(query: np.ndarray) -> go.Figure:
 
 def bias(values: np.ndarray) -> go.Figure:
     """values [query, key]: what is added to the scores of one head; NaN where a query may not look."""
-    return plots.heat_map(values, x_title="key position", y_title="query position", value="bias", downward=True)
+    bound = float(np.nanmax(np.abs(values))) or 1.0
+    return plots.heat_map(
+        values, x_title="key position", y_title="query position", value="bias", downward=True, limits=(-bound, bound)
+    )

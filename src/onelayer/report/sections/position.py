@@ -64,17 +64,18 @@ def _turned(run: Run, method: Method, params: Any) -> list[Panel]:
 
 
 def _biased(run: Run, method: Method, params: Any) -> list[Panel]:
-    """What it adds to the scores of queries and keys of zeros, per head."""
+    """What it adds to the scores of queries and keys of unit length, all alike, per head."""
     if not method.has("score"):
         return []
     n, heads = SHOWN, run.model.n_heads
-    q, x = np.zeros((1, n, heads, run.model.head_width)), np.zeros((1, n, run.model.d_model))
+    q, x = _unit(1, n, heads, run.model.head_width), _unit(1, n, run.model.d_model)
     mask = np.tril(np.ones((n, n), dtype=bool)) if run.model.causal else np.ones((n, n), dtype=bool)
-    values, _ = method.bias(params, q, q, x, x, Places(natural(n), natural(n), mask, run.model.causal))
-    shown = np.where(mask, np.broadcast_to(values, (1, heads, n, n))[0], np.nan)
-    return [
-        Panel(
-            positions.bias(shown[head]), f"Head {head}: what is added to the score of each query and key.", wide=False
-        )
-        for head in range(heads)
-    ]
+    bias, _ = method.bias(params, q, q, x, x, Places(natural(n), natural(n), mask, run.model.causal))
+    shown = np.where(mask, np.broadcast_to(bias, (1, heads, n, n))[0], np.nan)  # [head, query, key]
+    told = "Head {}: what is added to the score of each query and key, were all of them one and the same vector."
+    return [Panel(positions.bias(values), told.format(head), wide=False) for head, values in enumerate(shown)]
+
+
+def _unit(*shape: int) -> np.ndarray:
+    """Vectors of length 1, all features alike."""
+    return np.full(shape, shape[-1] ** -0.5)
