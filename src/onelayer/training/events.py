@@ -2,15 +2,18 @@
 
 A callback is called with one of these, and looks. Nothing it does changes the run; if it raises, the run stops there,
 and can be resumed.
+
+A watcher, `train(config, watch=…)`, is shown every step as a `Stepped`; only the numpy engine has single steps to show.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .config import RunConfig
 from .figures import Figures
 
-__all__ = ["Advanced", "Checkpointed", "Evaluated", "Event", "Finished", "Result", "Started"]
+__all__ = ["Advanced", "Checkpointed", "Evaluated", "Event", "Finished", "Result", "Started", "Stepped", "Watch"]
 
 
 class Started(NamedTuple):
@@ -25,6 +28,16 @@ class Advanced(NamedTuple):
     step: int
     loss: float  # of the last step's batch, before that step
     seconds: float
+
+
+class Stepped(NamedTuple):
+    """One step, whole: nothing is copied, so look and leave it as it is."""
+
+    step: int  # its index, from 0
+    before: Any  # the TrainState that it began with
+    batch: Any
+    gradient: Any  # raw, before filters; a tree like the parameters
+    after: Any  # the TrainState that it ended with
 
 
 class Evaluated(NamedTuple):
@@ -70,3 +83,4 @@ class Finished(NamedTuple):
 
 
 Event = Started | Advanced | Evaluated | Checkpointed | Finished
+Watch = Callable[[Stepped], object]

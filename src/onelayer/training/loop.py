@@ -24,8 +24,8 @@ from ..errors import BadInput
 from . import checkpoint, engines, metrics, run_directory
 from .checkpoint import Checkpoint
 from .config import RunConfig
-from .engines import Diverged, Engine, TrainState
-from .events import Advanced, Checkpointed, Evaluated, Event, Finished, Result, Started
+from .engines import Diverged, Engine, TrainState, numpy_engine
+from .events import Advanced, Checkpointed, Evaluated, Event, Finished, Result, Started, Watch
 from .figures import Figures, fold, observe
 from .files import StorageError, replace_file
 from .run_directory import Run
@@ -39,21 +39,37 @@ def ignore(event: Event) -> None:
     """The default callback."""
 
 
-def train(config: RunConfig, out: Path | str | None = None, callback: Callback = ignore) -> Result:
+def train(
+    config: RunConfig, out: Path | str | None = None, callback: Callback = ignore, watch: Watch | None = None
+) -> Result:
     """A new run in the directory `out` (None: runs/<task>-<operation>-<seed>-<time>), to its end."""
+    _check_watch(config, watch)
     config.task.make(config.seed)  # bad input shows before anything is written
     path = run_directory.default_path(config) if out is None else Path(out)
     with run_directory.create(path, config) as run:
-        return _Session(run, config, callback).drive([])
+        return _Session(run, config, callback, watch).drive([])
 
 
-def resume(run: Path | str, changes: Mapping[str, Any] | None = None, callback: Callback = ignore) -> Result:
+def resume(
+    run: Path | str,
+    changes: Mapping[str, Any] | None = None,
+    callback: Callback = ignore,
+    watch: Watch | None = None,
+) -> Result:
     """Goes on with a run, bit for bit; `changes={"steps": 20_000}` moves its end. A finished run stays as it is."""
     path = Path(run)
     if not changes and (result := run_directory.finished(path)) is not None:
         return result
     with run_directory.reopen(path, changes) as (opened, notes):
-        return _Session(opened, opened.config, callback).drive(notes)
+        _check_watch(opened.config, watch)
+        return _Session(opened, opened.config, callback, watch).drive(notes)
+
+
+def _check_watch(config: RunConfig, watch: Watch | None) -> None:
+    if watch is not None and config.engine != "numpy":
+        raise BadInput(
+            f"the engine {config.engine} compiles its steps and shows none; to watch them, set engine = numpy"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------- boundaries
@@ -123,12 +139,14 @@ class Stop:
 class _Session:
     """One process's part of a run, under the run's lock."""
 
-    def __init__(self, run: Run, config: RunConfig, callback: Callback) -> None:
+    def __init__(self, run: Run, config: RunConfig, callback: Callback, watch: Watch | None = None) -> None:
         self.run, self.config, self.callback = run, config, callback
         self.checkpoints = run.path / "checkpoints"
         self.task = config.task.make(config.seed)
         self.facts = {key: value for key, value in self.task.facts.items() if isinstance(value, str | int | float)}
         self.engine: Engine = engines.get(config.engine)(config, self.task)
+        if isinstance(self.engine, numpy_engine.Engine):
+            self.engine.watch = watch
         self.log: metrics.MetricsLog
 
     def drive(self, notes: list[str]) -> Result:

@@ -12,6 +12,7 @@ from ...tasks import Batch, Task
 from .. import step as steps
 from ..batches import Batches
 from ..config import RunConfig
+from ..events import Stepped, Watch
 from ..objective import forward, judge, scores
 from ..step import TrainState
 from . import Diverged
@@ -29,6 +30,7 @@ class Engine:
         self.batches = Batches(_in_precision(task.train, config.dtype), config.batch_size, config.seed)
         self.test = _in_precision(task.test, config.dtype)
         self._ahead: tuple[Any, Any] = (None, None)  # parameters, and their forward pass over the training examples
+        self.watch: Watch | None = None
         keep_freed_memory()
 
     def start(self) -> TrainState:
@@ -38,10 +40,13 @@ class Engine:
         losses, norms = np.zeros(n), np.zeros(n)
         for i in range(n):
             batch, ahead = self.batches.at(step + i), self._take_ahead(state)
+            before = state
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # found below, and named
                 state, figures, raw = steps.take(state, batch, step + i, self.objective, self.rules, ahead)
             losses[i], norms[i] = figures["loss"], figures["grad_norm"]
             check(step + i, losses[i], norms[i], raw, state.params)
+            if self.watch is not None:
+                self.watch(Stepped(step + i, before, batch, raw, state))
         return state, {"loss": losses, "grad_norm": norms}
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
