@@ -60,7 +60,9 @@ class Part(NamedTuple):
 class Axis(NamedTuple):
     name: str
     labels: tuple[str, ...]
-    how: str  # gated, or kept in the sum: example, row, end (the other end of attention); or slot, the tensor's own axis
+    how: (
+        str  # gated, or kept in the sum: example, row, end (the other end of attention); or slot, the tensor's own axis
+    )
     parts: tuple[Part, ...] = ()
     slot: int = 0
 
@@ -127,9 +129,7 @@ class Split:
         return f"<p>{self.tensor}: {math.prod(map(len, self.labels))} parts, residual {self.residual:.1e}</p><table><tr>{head}</tr>{body}</table>"
 
 
-def split(
-    t: Trace, tensor: str, by: str | Sequence[str], *, method: str = "fast", period: int | None = None
-) -> Split:
+def split(t: Trace, tensor: str, by: str | Sequence[str], *, method: str = "fast", period: int | None = None) -> Split:
     """The gradient of one weight tensor, split. period: how many of the first classes are a cycle (p); None: all."""
     return splits(t, [tensor], by, method=method, period=period)[tensor]
 
@@ -142,7 +142,9 @@ def splits(
     if method not in ("fast", "gated"):
         raise unknown("method", method, ("fast", "gated"))
     if len(set(names)) != len(names) or not names:
-        raise BadInput(f"split by one axis, or by several different ones; received {list(names)}; allowed: {', '.join(AXES)}")
+        raise BadInput(
+            f"split by one axis, or by several different ones; received {list(names)}; allowed: {', '.join(AXES)}"
+        )
     asked = {tensor: [_axis(t, tensor, name, method, period) for name in names] for tensor in _match(t, tensors)}
     for tensor, axes in asked.items():
         _check_size(t, tensor, axes)
@@ -355,7 +357,9 @@ def _position_axis(t: Trace, tensor: str, found: list[Site], kind: str, method: 
     parts: list[Part] = []
     for each in found:
         use = f"{each.use} " if len(found) > 1 else ""
-        rows = t.gradients[each.gradient].shape[1] if each.kind == "opaque" or each.right is None else each.right.shape[1]
+        rows = (
+            t.gradients[each.gradient].shape[1] if each.kind == "opaque" or each.right is None else each.right.shape[1]
+        )
         own = [f"{use}{'s' if kind == 'source' else 't'}={each.first + i}" for i in range(rows)]
         others = _other_uses(found, each)
         name = "logits" if each.gradient == "unembed.route_tied" else each.gradient
@@ -452,7 +456,9 @@ def _other_uses(found: list[Site], one: Site) -> dict[str, Gate]:
 def _through(t: Trace, tensor: str, scope: str | None) -> list[Part]:
     above = {name: ways for name, ways in _above(t, tensor) if ways}
     if not above:
-        raise BadInput(f"{tensor} has one route only: its gradient comes straight from the logits; split it by another axis")
+        raise BadInput(
+            f"{tensor} has one route only: its gradient comes straight from the logits; split it by another axis"
+        )
     if scope is not None and scope not in above:
         raise unknown(f"block above {tensor}", scope, above)
     ways = above[next(iter(above)) if scope is None else scope]

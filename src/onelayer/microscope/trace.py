@@ -119,7 +119,9 @@ class Trace:
             return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
         head = "<tr><th>name</th><th>shape</th><th>rms value</th><th>rms gradient</th></tr>"
-        return f"<details open><summary>{self!r}</summary><table>{head}{''.join(map(line, names(self)))}</table></details>"
+        return (
+            f"<details open><summary>{self!r}</summary><table>{head}{''.join(map(line, names(self)))}</table></details>"
+        )
 
 
 def names(t: Trace) -> tuple[str, ...]:
