@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs
 
-from onelayer import cli, positions
+from onelayer import cli, positions, tasks
 from onelayer.errors import BadInput
 from onelayer.grokking import fourier
 from onelayer.report import write_report
@@ -188,6 +188,14 @@ def test_the_configuration_shown_repeats_the_run(small: Path) -> None:
     run = Run.at(small)
     shown = json.loads(sections(run)["recipe"].listings["Configuration (config.json)"])
     assert configure(shown["recipe"], shown) == run.config
+
+
+@pytest.mark.parametrize("task", [name for name in tasks.TASKS if name != "arithmetic"])
+def test_any_task(tmp_path: Path, task: str) -> None:
+    shown = sections(Run.at(fake_runs.make(tmp_path / "run", fake_runs.config(task={"name": task}))))
+    assert not [name for name, section in shown.items() if "Not shown" in section.text]
+    assert len(shown["attention"].panels) == 2, "one for each head"
+    assert "embedding" not in shown
 
 
 def test_two_layers_show_the_last_one(tmp_path: Path) -> None:

@@ -31,3 +31,11 @@ def of_questions(shares: np.ndarray, questions: Sequence[str], tokens: Sequence[
         shares.reshape(n, heads * width), x_title="head · token", y_title="unseen question", value="share", limits=ALL,
         x_labels=[f"{head}·{token}" for head in range(heads) for token in tokens], y_labels=questions, downward=True,
     )  # fmt: skip
+
+
+def pattern(shares: np.ndarray, queries: Sequence[str], keys: Sequence[str]) -> go.Figure:
+    """shares [query, key]: what one head gives, at each of the tokens that ask, to each that is asked."""
+    return plots.heat_map(
+        shares, x_title="token asked", y_title="token asking", value="share", limits=ALL, downward=True,
+        x_labels=keys, y_labels=queries,
+    )  # fmt: skip

@@ -89,7 +89,7 @@ def heat_map(
     y_labels: Sequence[str] | None = None,
     limits: tuple[float, float] | None = None,
     downward: bool = False,
-    height: int = theme.HEIGHT,
+    height: int | None = None,
 ) -> go.Figure:
     """values [rows, columns], row 0 at the bottom or, `downward`, at the top as in a matrix.
 
@@ -102,6 +102,8 @@ def heat_map(
     if limits is None:
         limits = _symmetric(values)
     low, high = limits or (None, None)
+    few = values.shape[0] <= 8  # rows, which would be towers at the full height
+    height = height or (140 + 26 * values.shape[0] if few else theme.HEIGHT)
     figure = theme.new(x=x_title, y=y_title, height=height)
     figure.add_heatmap(
         z=values, x=x, y=y, zmin=low, zmax=high, colorbar_title_text=value,

@@ -3,17 +3,13 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from . import plots, theme
+from . import plots
 
 
 def added(table: np.ndarray) -> go.Figure:
     """table [position, dimension]: what is added to the embedding."""
-    rows = table.shape[0]
-    figure = plots.heat_map(
-        table, x_title="dimension", y_title="position", value="added", downward=True,
-        height=theme.HEIGHT if rows > 12 else 140 + 26 * rows,
-    )  # fmt: skip
-    return figure.update_yaxes(dtick=1 if rows <= 12 else 10)
+    figure = plots.heat_map(table, x_title="dimension", y_title="position", value="added", downward=True)
+    return figure.update_yaxes(dtick=1 if table.shape[0] <= 12 else 10)
 
 
 def turned(query: np.ndarray) -> go.Figure:
