@@ -221,3 +221,8 @@ def test_natural():
 def test_annotations_are_enforced_under_test():
     with pytest.raises(jaxtyping.TypeCheckError):
         arrays.natural("four")  # pyright: ignore[reportArgumentType]
+
+
+def test_dicts_are_met_by_key_not_by_order():
+    got = map_tree(lambda a, b: a - b, {"x": 1.0, "y": 10.0}, {"y": 10.0, "x": 1.0})
+    assert got == {"x": 0.0, "y": 0.0}

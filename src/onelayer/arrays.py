@@ -128,11 +128,8 @@ def erf(x: Array) -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    """1/(1 + e^−x), without overflow on either side."""
-    xp = array_namespace(x)
-    positive = real_part(x) > 0
-    e = xp.exp(xp.where(positive, -x, x))
-    return xp.where(positive, xp.ones_like(e), e) / (1 + e)
+    """1/(1 + e^−x), by way of tanh, which overflows on neither side."""
+    return 0.5 + 0.5 * array_namespace(x).tanh(0.5 * x)
 
 
 def softplus(x: Array) -> Array:
@@ -203,14 +200,18 @@ def _is_node(tree: Any) -> bool:
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Array]:
     """A tree as {flat name: array}, in the order of its fields; `None` leaves are absent."""
-    if tree is None:
-        return {}
-    if not _is_node(tree):
-        return {prefix: tree}
     flat: dict[str, Array] = {}
-    for name, child in _children(tree):
-        flat |= flatten(child, f"{prefix}.{name}" if prefix else name)
+    _collect(tree, prefix, flat)
     return flat
+
+
+def _collect(tree: Any, prefix: str, into: dict[str, Array]) -> None:
+    if not _is_node(tree):
+        if tree is not None:
+            into[prefix] = tree
+        return
+    for name, child in _children(tree):
+        _collect(child, f"{prefix}.{name}" if prefix else name, into)
 
 
 def unflatten(flat: dict[str, Array], like: Any, prefix: str = "") -> Any:
@@ -233,12 +234,12 @@ def map_tree(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
         return None
     if not _is_node(tree):
         return f(tree, *others)
+    if isinstance(tree, dict):  # by key: the order of the others' keys is their own
+        return {key: map_tree(f, child, *(other[key] for other in others)) for key, child in tree.items()}
     branches = [[child for _, child in _children(other)] for other in others]
     new = [map_tree(f, child, *rest) for (_, child), *rest in zip(_children(tree), *branches, strict=True)]
     if hasattr(tree, "_fields"):
         return type(tree)(*new)
-    if isinstance(tree, dict):
-        return dict(zip(tree, new, strict=True))
     return type(tree)(new)
 
 
