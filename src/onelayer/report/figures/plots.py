@@ -103,8 +103,8 @@ def heat_map(
         limits = _symmetric(values)
     low, high = limits or (None, None)
     few = values.shape[0] <= 8  # rows, which would be towers at the full height
-    height = height or (140 + 26 * values.shape[0] if few else theme.HEIGHT)
-    figure = theme.new(x=x_title, y=y_title, height=height)
+    usual = 140 + 26 * values.shape[0] if few else theme.HEIGHT
+    figure = theme.new(x=x_title, y=y_title, height=usual if height is None else height)
     figure.add_heatmap(
         z=values, x=x, y=y, zmin=low, zmax=high, colorbar_title_text=value,
         hovertemplate=f"{x_title} %{{x}}<br>{y_title} %{{y}}<br>{value} %{{z:.4g}}<extra></extra>",
