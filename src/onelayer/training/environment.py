@@ -14,7 +14,7 @@ import numpy as np
 
 __all__ = ["compare", "describe", "now"]
 
-PACKAGES = ("onelayer", "numpy", "safetensors", "pydantic")
+PACKAGES = ("onelayer", "numpy", "numba", "safetensors", "pydantic")  # numba: its kernels round otherwise than NumPy
 
 
 def now() -> str:

@@ -28,7 +28,6 @@ from .engines import Diverged, Engine, TrainState, numpy_engine
 from .events import Advanced, Checkpointed, Evaluated, Event, Finished, Result, Started, Watch
 from .figures import Figures, fold, observe
 from .files import StorageError, replace_file
-from .run_directory import Run
 
 __all__ = ["resume", "train"]
 
@@ -44,10 +43,10 @@ def train(
 ) -> Result:
     """A new run in the directory `out` (None: runs/<task>-<operation>-<seed>-<time>), to its end."""
     _check_watch(config, watch)
-    config.task.make(config.seed)  # bad input shows before anything is written
     path = run_directory.default_path(config) if out is None else Path(out)
-    with run_directory.create(path, config) as run:
-        return _Session(run, config, callback, watch).drive([])
+    session = _Session(path, config, callback, watch)  # bad input shows here, before anything is written
+    with run_directory.create(path, config):
+        return session.drive([])
 
 
 def resume(
@@ -62,7 +61,7 @@ def resume(
         return result
     with run_directory.reopen(path, changes) as (opened, notes):
         _check_watch(opened.config, watch)
-        return _Session(opened, opened.config, callback, watch).drive(notes)
+        return _Session(path, opened.config, callback, watch).drive(notes)
 
 
 def _check_watch(config: RunConfig, watch: Watch | None) -> None:
@@ -137,11 +136,11 @@ class Stop:
 
 
 class _Session:
-    """One process's part of a run, under the run's lock."""
+    """One process's part of a run; it drives under the run's lock."""
 
-    def __init__(self, run: Run, config: RunConfig, callback: Callback, watch: Watch | None = None) -> None:
-        self.run, self.config, self.callback = run, config, callback
-        self.checkpoints = run.path / "checkpoints"
+    def __init__(self, path: Path, config: RunConfig, callback: Callback, watch: Watch | None = None) -> None:
+        self.path, self.config, self.callback = path, config, callback
+        self.checkpoints = path / "checkpoints"
         self.task = config.task.make(config.seed)
         self.facts = {key: value for key, value in self.task.facts.items() if isinstance(value, str | int | float)}
         self.engine: Engine = engines.get(config.engine)(config, self.task)
@@ -151,34 +150,32 @@ class _Session:
 
     def drive(self, notes: list[str]) -> Result:
         """From wherever the directory stands to an end of some kind."""
-        (self.run.path / "result.json").unlink(missing_ok=True)
+        (self.path / "result.json").unlink(missing_ok=True)
         checkpoint.clean(self.checkpoints)
         notes += [str(warning) for warning in self.task.facts.get("warnings", ())]
         found, state = self._restore(notes)
         size = found.about["metrics"]["bytes"] if found else 0
-        with metrics.MetricsLog(self.run.path / "metrics.jsonl", size) as self.log, Stop() as stop:
+        with metrics.MetricsLog(self.path / "metrics.jsonl", size) as self.log, Stop() as stop:
             result = self._advance(found, state, stop, notes)
-        replace_file(self.run.path / "result.json", run_directory.pretty(result.as_dict()))
+        replace_file(self.path / "result.json", run_directory.pretty(result.as_dict()))
         self.callback(Finished(result))
         return result
 
     def _advance(self, found: Checkpoint | None, state: TrainState, stop: Stop, notes: list[str]) -> Result:
         config = self.config
-        records = self.run.metrics
+        records = metrics.read(self.path / "metrics.jsonl").records
         record: dict[str, Any] = records[-1] if records else {}
         figures = fold(records, config.stop)
         step, saved = (found.step, found.step) if found else (0, None)
         before = float(found.about.get("seconds", 0.0)) if found else 0.0
         begun, busy, last = time.monotonic(), 0.0, {}
-        self.callback(Started(self.run.path, config, step, self.facts, tuple(notes)))
+        self.callback(Started(self.path, config, step, self.facts, tuple(notes)))
 
         def seconds() -> float:
             return before + time.monotonic() - begun
 
         def ended(status: str, reason: str) -> Result:
-            return Result(
-                self.run.path, status, reason, step, seconds(), figures, record, self.facts, stop.signal, busy
-            )
+            return Result(self.path, status, reason, step, seconds(), figures, record, self.facts, stop.signal, busy)
 
         try:
             while True:
@@ -268,13 +265,13 @@ class _Session:
         if rejected:
             listed = "\n  ".join(list(rejected.values())[:5])
             raise BadInput(
-                f"{self.run.path} cannot be resumed: none of its checkpoints verifies.\n  {listed}\n"
-                f"Put them back from a copy, or train anew: onelayer train --config {self.run.path}/config.json"
+                f"{self.path} cannot be resumed: none of its checkpoints verifies.\n  {listed}\n"
+                f"Put them back from a copy, or train anew: onelayer train --config {self.path}/config.json"
             )
-        if any(record["step"] > 0 for record in self.run.metrics):
+        if any(record["step"] > 0 for record in metrics.read(self.path / "metrics.jsonl").records):
             raise BadInput(
-                f"{self.run.path} cannot be resumed: it was measured after step 0, but its checkpoints are gone. "
-                f"Put them back from a copy, or train anew: onelayer train --config {self.run.path}/config.json"
+                f"{self.path} cannot be resumed: it was measured after step 0, but its checkpoints are gone. "
+                f"Put them back from a copy, or train anew: onelayer train --config {self.path}/config.json"
             )
         return None, start
 
@@ -286,11 +283,11 @@ class _Session:
             size, digest = int(found.about["metrics"]["bytes"]), found.about["metrics"]["sha256"]
         except (KeyError, TypeError, ValueError) as error:  # BadInput is a ValueError
             raise checkpoint.Rejected(f"{name}: {error}") from error
-        if metrics.sha256_of_first(self.run.path / "metrics.jsonl", size) != digest:
+        if metrics.sha256_of_first(self.path / "metrics.jsonl", size) != digest:
             raise checkpoint.Rejected(f"{name}: metrics.jsonl is no longer what it was at this step")
 
     def _good(self) -> str:
         steps = [s for s in checkpoint.steps(self.checkpoints) if (self.checkpoints / f"step-{s}" / "digest").exists()]
         if not steps:
             return "There is no checkpoint yet"
-        return f"The last checkpoint, of step {steps[-1]}, is intact: `onelayer resume {self.run.path}` goes on from it"
+        return f"The last checkpoint, of step {steps[-1]}, is intact: `onelayer resume {self.path}` goes on from it"

@@ -64,17 +64,17 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """How the last session ended; None while one runs, or after it was killed."""
+        """How the last session ended; None while one runs, or after it was cut short."""
         path = self.path / "result.json"
         return read_json(path) if path.exists() else None
 
     @property
     def status(self) -> str:
-        """running, finished, interrupted, diverged, or killed."""
+        """running, finished, interrupted, diverged, or unfinished (killed, or stopped by an error)."""
         if holder(self.path):
             return "running"
         result = self.result
-        return str(result.get("status")) if result else "killed"
+        return str(result.get("status")) if result else "unfinished"
 
     @property
     def snapshots(self) -> list[int]:
