@@ -235,6 +235,15 @@ def test_a_broken_run_loses_only_what_is_broken(small: Path, harm, lost: set[str
     assert write_report(small).read_text().count("Not shown: ") == len(lost)
 
 
+def test_a_run_before_its_first_step(small: Path) -> None:
+    log = small / "metrics.jsonl"
+    log.write_bytes(log.read_bytes().splitlines(keepends=True)[0])
+    shown = sections(Run.at(small))
+    assert not [name for name, section in shown.items() if "Not shown" in section.text]
+    assert "In 0 steps it did not come to answer" in shown["summary"].text
+    assert "Shaded" not in shown["curves"].panels[0].caption
+
+
 def test_a_damaged_checkpoint_is_passed_over(small: Path) -> None:
     last = small / "checkpoints" / "step-512" / "model.safetensors"
     before = sections(Run.at(small))["embedding"]

@@ -41,4 +41,6 @@ def phases(run: Run) -> list[Span]:
 
 def shading(spans: list[Span]) -> str:
     """The key to the shaded stretches, in words, for a caption."""
+    if not spans:
+        return ""
     return "Shaded, from light to dark: " + ", ".join(f"{s.name} (to step {s.stop:,.0f})" for s in spans) + "."
