@@ -9,9 +9,9 @@ import ast
 from collections.abc import Iterator
 
 FLOORS = {
-    "arrays": 1, "errors": 1,
+    "arrays": 1, "errors": 1, "fused": 1,
     "layers": 2, "positions": 2, "optimizers": 2, "tasks": 2,
-    "sublayers": 3,
+    "sublayers": 3, "kernels": 3,
     "models": 4,
     "training": 5, "microscope": 5, "decoding": 5,
     "grokking": 6, "studies": 6, "lab": 6,

@@ -27,6 +27,7 @@ from jaxtyping import Inexact
 
 from ..arrays import Array, array_namespace, erf, real_part
 from ..errors import unknown
+from ..fused import fused
 
 
 class Cache(NamedTuple):
@@ -78,6 +79,7 @@ FUNCTIONS: dict[str, Callable[[Array], tuple[Array, Array]]] = {
 }
 
 
+@fused
 def forward(x: Inexact[Array, "*any"], kind: str) -> tuple[Inexact[Array, "*any"], Cache]:
     if kind not in FUNCTIONS:
         raise unknown("activation", kind, FUNCTIONS)
@@ -85,5 +87,6 @@ def forward(x: Inexact[Array, "*any"], kind: str) -> tuple[Inexact[Array, "*any"
     return y, Cache(slope)
 
 
+@fused
 def backward(dy: Inexact[Array, "*any"], c: Cache) -> Inexact[Array, "*any"]:
     return c.slope * dy

@@ -26,6 +26,7 @@ from jaxtyping import Inexact, Integer, Real
 
 from ..arrays import Array, array_namespace, real_part
 from ..errors import unknown
+from ..fused import fused
 
 VARIANTS = ("softmax", "float64", "stablemax")
 
@@ -37,6 +38,7 @@ class Cache(NamedTuple):
     weight: Inexact[Array, "*rows 1"]  # w/Σw/τ
 
 
+@fused
 def forward(
     logits: Inexact[Array, "*rows V"],
     targets: Integer[Array, "*rows"],
@@ -64,6 +66,7 @@ def forward(
     return xp.sum(w * rows), Cache(share, wanted, growth, w[..., None] / temperature)
 
 
+@fused
 def backward(c: Cache) -> Inexact[Array, "*rows V"]:
     """∂loss/∂logits, in the precision in which the loss was computed."""
     dz = c.weight * (c.share - c.wanted)
@@ -89,7 +92,7 @@ def _stablemax(z: Array) -> tuple[Array, Array, Array]:
     return xp.log(s / total), s / total, xp.where(above, 1 / s, s)
 
 
-def _wanted(targets: Array, n: int, smoothing: float, never: int | None, xp, dtype) -> Array:  # noqa: ANN001
+def _wanted(targets: Array, n: int, smoothing: float, never: int | None, xp, dtype) -> Array:
     classes = xp.arange(n, dtype=targets.dtype)
     right = xp.astype(targets[..., None] == classes, dtype)
     if smoothing == 0.0:

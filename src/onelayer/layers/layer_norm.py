@@ -20,6 +20,7 @@ from typing import NamedTuple
 from jaxtyping import Inexact
 
 from ..arrays import Array, array_namespace
+from ..fused import fused
 
 
 class Params(NamedTuple):
@@ -33,6 +34,7 @@ class Cache(NamedTuple):
     rstd: Inexact[Array, "*rows 1"]
 
 
+@fused
 def forward(p: Params, x: Inexact[Array, "*rows D"], eps: float = 1e-5) -> tuple[Inexact[Array, "*rows D"], Cache]:
     xp = array_namespace(x)
     mean = partial(xp.mean, axis=-1, keepdims=True)
@@ -42,6 +44,7 @@ def forward(p: Params, x: Inexact[Array, "*rows D"], eps: float = 1e-5) -> tuple
     return p.gain * x_hat + p.bias, Cache(p.gain, x_hat, rstd)
 
 
+@fused
 def backward(dy: Inexact[Array, "*rows D"], c: Cache) -> tuple[Inexact[Array, "*rows D"], Params]:
     xp = array_namespace(dy)
     mean = partial(xp.mean, axis=-1, keepdims=True)

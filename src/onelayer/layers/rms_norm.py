@@ -19,6 +19,7 @@ from typing import NamedTuple
 from jaxtyping import Inexact
 
 from ..arrays import Array, array_namespace
+from ..fused import fused
 
 
 class Params(NamedTuple):
@@ -31,6 +32,7 @@ class Cache(NamedTuple):
     rms_inverse: Inexact[Array, "*rows 1"]
 
 
+@fused
 def forward(p: Params, x: Inexact[Array, "*rows D"], eps: float = 1e-5) -> tuple[Inexact[Array, "*rows D"], Cache]:
     xp = array_namespace(x)
     rms_inverse = 1 / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps)
@@ -38,6 +40,7 @@ def forward(p: Params, x: Inexact[Array, "*rows D"], eps: float = 1e-5) -> tuple
     return p.gain * x_hat, Cache(p.gain, x_hat, rms_inverse)
 
 
+@fused
 def backward(dy: Inexact[Array, "*rows D"], c: Cache) -> tuple[Inexact[Array, "*rows D"], Params]:
     xp = array_namespace(dy)
     mean = partial(xp.mean, axis=-1, keepdims=True)

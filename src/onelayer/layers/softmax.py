@@ -19,12 +19,14 @@ from typing import NamedTuple
 from jaxtyping import Bool, Inexact
 
 from ..arrays import Array, array_namespace, real_part
+from ..fused import fused
 
 
 class Cache(NamedTuple):
     pattern: Inexact[Array, "*rows S"]
 
 
+@fused
 def forward(scores: Inexact[Array, "*rows S"], mask: Bool[Array, "..."] | None = None) -> tuple[Array, Cache]:
     xp = array_namespace(scores)
     size = real_part(scores)
@@ -41,6 +43,7 @@ def forward(scores: Inexact[Array, "*rows S"], mask: Bool[Array, "..."] | None =
     return pattern, Cache(pattern)
 
 
+@fused
 def backward(dpattern: Inexact[Array, "*rows S"], c: Cache) -> Inexact[Array, "*rows S"]:
     xp = array_namespace(dpattern)
     return c.pattern * (dpattern - xp.sum(c.pattern * dpattern, axis=-1, keepdims=True))

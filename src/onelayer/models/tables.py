@@ -22,12 +22,14 @@ Source    docs/performance.md; the parts' own derivations in docs/derivations/
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Inexact, Integer
 
 from ..arrays import Array, array_namespace, gather_rows, natural, scatter_add_rows
+from ..fused import fused
 from ..layers import embedding, softmax, unembedding
 from ..positions import Felt, Method, Places
 from ..sublayers import attention, feed_forward, normalise
@@ -45,10 +47,10 @@ class Cache(NamedTuple):
     rows: Inexact[Array, "1 R D"]  # what attention reads
     q: Inexact[Array, "1 V H K"]
     k: Inexact[Array, "1 R H K"]
+    v: Inexact[Array, "R H K"]
     turn: Any
     bias: Any
-    softmax: softmax.Cache
-    v: tuple[Inexact[Array, "B H K"], ...]  # what each example looked up, position by position
+    pattern: Inexact[Array, "B H T"]
     z: Inexact[Array, "B 1 H K"]
     ln2: normalise.Cache
     mlp: feed_forward.Cache
@@ -83,10 +85,8 @@ def forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple
     v = project(rows, block.attn.W_V, block.attn.b_V)[0, ...]
     scores, q, k, c_turn, c_bias = _scores(block.attn, q, k, asks, rows, places, position)
 
-    pattern, c_softmax = softmax.forward(_look_up(scores, tokens))
-    looked = tuple(gather_rows(v[s * V : (s + 1) * V, ...], tokens[:, s]) for s in range(T))
-    mixed = (pattern[:, :, s, None] * v_s for s, v_s in enumerate(looked))
-    z = sum(mixed, start=next(mixed))[:, None, :, :]
+    z, pattern = look(scores, v, tokens)
+    z = z[:, None, :, :]
     out = join(z, block.attn.W_O, block.attn.b_O)
 
     last = gather_rows(x[0, -V:, :], tokens[:, -1:])
@@ -102,14 +102,13 @@ def forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple
     post, c_final = normalise.forward(p.ln_final, post, cfg.norm_eps)
     head = p.unembed if p.unembed.W_U is not None else unembedding.tied(p.unembed, p.embed.W_E)
     logits, c_head = unembedding.forward(head, post)
-    attn = (rows, q, k, c_turn, c_bias, c_softmax, looked, z)
+    attn = (rows, q, k, v, c_turn, c_bias, pattern, z)
     return logits, Cache(p, tokens, c_embed, c_pos, c_ln1, *attn, c_ln2, c_mlp, c_final, c_head)
 
 
 def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Params:
     """The gradient of every parameter."""
-    xp = array_namespace(dlogits)
-    position, p, T, V = cfg.position_method, c.p.blocks[0].attn, c.tokens.shape[1], cfg.vocab_size
+    position, p, V = cfg.position_method, c.p.blocks[0].attn, cfg.vocab_size
     dx, d_head = unembedding.backward(dlogits, c.unembed)
     dpost, d_final = normalise.backward(dx, c.ln_final)
     if cfg.norm == "post":
@@ -122,12 +121,8 @@ def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Pa
         dmid, d_ln1 = dpost + through, None
 
     dz = project(dmid, permute(p.W_O), None)[:, 0, :, :]
-    dpattern = xp.stack([xp.sum(dz * v, axis=-1) for v in c.v], axis=-1)
-    pattern = c.softmax.pattern
-    dv = xp.concat([
-        scatter_add_rows(pattern[:, :, s, None] * dz, c.tokens[:, s], V) for s in range(T)
-    ])[None, ...]  # fmt: skip
-    dscores = _look_up_backward(softmax.backward(dpattern, c.softmax), c.tokens, V)
+    dscores, dv = look_backward(dz, c.v, c.tokens, c.pattern)
+    dv = dv[None, ...]
     dq, dk, felt, dpos = _scores_backward(dscores, c, position)
 
     asks = c.rows[:, -V:, :]
@@ -148,7 +143,7 @@ def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Pa
     dx, d_pos = position.encode_x_backward(dx, c.pos_embed) if position.has("embedding") else (dx, None)
     d_embed = embedding.backward(dx, c.embed, cfg.scale)
     if cfg.tied != "none":
-        d_embed = embedding.Params(W_E=d_embed.W_E + d_head.W_U.T)
+        d_embed = embedding.Params(W_E=d_embed.W_E + transpose(d_head.W_U))
         d_head = d_head._replace(W_U=None)
     return Params(d_embed, d_pos, (Block(d_ln1, d_attn, d_ln2, d_mlp),), d_final, d_head)
 
@@ -157,10 +152,12 @@ def _scores(
     p: attention.Params, q: Array, k: Array, asks: Array, rows: Array, places: Places, position: Method
 ) -> tuple[Inexact[Array, "1 H V R"], Array, Array, Any, Any]:
     """Each token that asks against each row; the queries and keys as multiplied, and the positions' caches."""
-    turned = position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
-    scores = by_head(turned[0] / math.sqrt(q.shape[-1])) @ transpose(by_head(turned[1]))
+    q_turned, k_turned, c_turn = (
+        position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
+    )
+    scores = by_head(q_turned / math.sqrt(q.shape[-1])) @ transpose(by_head(k_turned))
     bias, c_bias = position.bias(p.pos, q, k, asks, rows, places) if position.has("score") else (None, None)
-    return plus(scores, bias), *turned, c_bias
+    return plus(scores, bias), q_turned, k_turned, c_turn, c_bias
 
 
 def _scores_backward(
@@ -175,29 +172,51 @@ def _scores_backward(
     return plus(dq, felt.q), plus(dk, felt.k), felt, (d_turn, d_bias)
 
 
+@fused
+def look(
+    scores: Inexact[Array, "1 H V R"], v: Inexact[Array, "R H K"], tokens: Integer[Array, "B T"]
+) -> tuple[Inexact[Array, "B H K"], Inexact[Array, "B H T"]]:
+    """Each example's z and pattern, from what it looks up."""
+    xp = array_namespace(scores)
+    _, H, V, R = scores.shape
+    pairs = _pairs(tokens, V)
+    found = xp.take(xp.reshape(scores, (H, V * R)), xp.reshape(pairs, (-1,)), axis=1)
+    pattern, _ = softmax.forward(xp.permute_dims(xp.reshape(found, (H, *pairs.shape)), (2, 0, 1)))
+    mixed = (pattern[:, :, s, None] * v_s for s, v_s in enumerate(_looked_up(v, tokens)))
+    return sum(mixed, start=next(mixed)), pattern
+
+
+@fused
+def look_backward(
+    dz: Inexact[Array, "B H K"],
+    v: Inexact[Array, "R H K"],
+    tokens: Integer[Array, "B T"],
+    pattern: Inexact[Array, "B H T"],
+) -> tuple[Inexact[Array, "1 H V R"], Inexact[Array, "R H K"]]:
+    """∂scores and ∂v: what all who looked there send back."""
+    xp = array_namespace(dz)
+    (R, H, _), T = v.shape, tokens.shape[1]
+    V = R // T
+    dpattern = xp.stack([xp.sum(dz * v_s, axis=-1) for v_s in _looked_up(v, tokens)], axis=-1)
+    dv = [scatter_add_rows(pattern[:, :, s, None] * dz, tokens[:, s], V) for s in range(T)]
+    dscores = softmax.backward(dpattern, softmax.Cache(pattern))
+    added = scatter_add_rows(xp.permute_dims(dscores, (2, 0, 1)), _pairs(tokens, V), V * R)
+    return xp.reshape(xp.permute_dims(added, (1, 0)), (1, H, V, R)), xp.concat(dv)
+
+
+def _looked_up(v: Inexact[Array, "R H K"], tokens: Integer[Array, "B T"]) -> Iterator[Inexact[Array, "B H K"]]:
+    """What each example finds at its first position, at its second, …"""
+    T = tokens.shape[1]
+    V = v.shape[0] // T
+    return (gather_rows(v[s * V : (s + 1) * V, ...], tokens[:, s]) for s in range(T))
+
+
 def _pairs(tokens: Integer[Array, "B T"], V: int) -> Integer[Array, "T B"]:
     """Where (the token that asks, the row that is asked) stands among the V·R pairs."""
     xp = array_namespace(tokens)
     T = tokens.shape[1]
     first = xp.asarray(V * np.arange(T), dtype=tokens.dtype)
     return xp.permute_dims(tokens[:, -1:] * (T * V) + first + tokens, (1, 0))
-
-
-def _look_up(scores: Inexact[Array, "1 H V R"], tokens: Integer[Array, "B T"]) -> Inexact[Array, "B H T"]:
-    xp = array_namespace(scores)
-    _, H, V, R = scores.shape
-    pairs = _pairs(tokens, V)
-    found = xp.take(xp.reshape(scores, (H, V * R)), xp.reshape(pairs, (-1,)), axis=1)
-    return xp.permute_dims(xp.reshape(found, (H, *pairs.shape)), (2, 0, 1))
-
-
-def _look_up_backward(
-    dscores: Inexact[Array, "B H T"], tokens: Integer[Array, "B T"], V: int
-) -> Inexact[Array, "1 H V R"]:
-    xp = array_namespace(dscores)
-    _, H, T = dscores.shape
-    added = scatter_add_rows(xp.permute_dims(dscores, (2, 0, 1)), _pairs(tokens, V), V * T * V)
-    return xp.reshape(xp.permute_dims(added, (1, 0)), (1, H, V, T * V))
 
 
 def _add_to_last(x: Inexact[Array, "1 R D"], more: Inexact[Array, "1 V D"]) -> Inexact[Array, "1 R D"]:

@@ -1,6 +1,6 @@
 """The JAX engine: the same step, compiled; many steps are one program (`scan`), on a CPU or a GPU.
 
-float64, in the weights or in the loss, needs JAX's 64-bit mode, which is global to the process: this engine turns it on.
+float64, in the weights or in the loss, needs JAX's 64-bit mode, a setting of the whole process: it is turned on here.
 """
 
 from functools import partial

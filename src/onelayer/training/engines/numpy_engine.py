@@ -1,5 +1,6 @@
 """The NumPy engine: the step as it is written, one array after the other. The default.
 
+Where numba is installed, fused kernels stand in for the layers' elementwise passes (kernels/).
 Where each step sees all training examples, an evaluation's forward pass over them is the next step's: it is kept.
 """
 
@@ -7,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ... import kernels
 from ...arrays import flatten, map_tree
+from ...fused import using
 from ...tasks import Batch, Task
 from .. import step as steps
 from ..batches import Batches
@@ -37,6 +40,10 @@ class Engine:
         return steps.start(self.objective, self.rules, self.config.seed, self.config.dtype)
 
     def run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
+        with using(kernels.available()):
+            return self._run(state, step, n)
+
+    def _run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
         losses, norms = np.zeros(n), np.zeros(n)
         for i in range(n):
             batch, ahead = self.batches.at(step + i), self._take_ahead(state)
@@ -46,10 +53,15 @@ class Engine:
             losses[i], norms[i] = figures["loss"], figures["grad_norm"]
             check(step + i, losses[i], norms[i], raw, state.params)
             if self.watch is not None:
-                self.watch(Stepped(step + i, before, batch, raw, state))
+                with using({}):  # who looks on looks with the definitions
+                    self.watch(Stepped(step + i, before, batch, raw, state))
         return state, {"loss": losses, "grad_norm": norms}
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
+        with using(kernels.available()):
+            return self._evaluate(state)
+
+    def _evaluate(self, state: TrainState) -> dict[str, float]:
         figures: dict[str, float] = {}
         for split, batch in (("train", self.batches.train), ("test", self.test)):
             if split == "train" and self.batches.size is None and len(batch.tokens) <= CHUNK:

@@ -1,0 +1,44 @@
+"""Fused kernels: where a function looks for one, and how it is told to.
+
+A function that is marked `@fused` is the definition: the maths, one array operation after the other. Inside
+`with using(kernels):` a kernel of the same name may do its work instead, in one pass over the memory; everywhere else,
+and wherever the kernel declines (complex numbers, JAX, PyTorch, strided arrays), the definition runs.
+The training engine turns kernels on around its steps; the microscope and the gradient checks never do.
+The kernels, and the tests that hold each to its definition: kernels/ and tests/test_kernels.py.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, TypeVar
+
+__all__ = ["Kernel", "fused", "using"]
+
+Kernel = Callable[..., Any]  # kernel(definition, *args, **kwargs): its own result, or the definition's
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_active: ContextVar[Mapping[str, Kernel]] = ContextVar("kernels")
+_NONE: Mapping[str, Kernel] = {}
+
+
+def fused(definition: Function) -> Function:
+    """Mark a function for which a kernel may stand in: `layers.softmax.forward` is its name among the kernels."""
+    name = f"{definition.__module__}.{definition.__qualname__}".removeprefix("onelayer.")
+
+    @wraps(definition)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        kernel = _active.get(_NONE).get(name)
+        return definition(*args, **kwargs) if kernel is None else kernel(definition, *args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+@contextmanager
+def using(kernels: Mapping[str, Kernel]) -> Iterator[None]:
+    """Inside, these kernels stand in for the functions of their names."""
+    token = _active.set(kernels)
+    try:
+        yield
+    finally:
+        _active.reset(token)

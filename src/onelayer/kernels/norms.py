@@ -1,0 +1,130 @@
+"""Kernels of layers/layer_norm.py and rms_norm.py: the means and what is made of them, a row at a time."""
+
+from typing import Any
+
+import numpy as np
+
+from ..layers import layer_norm, rms_norm
+from .compile import compiled, fits, parts, spread
+
+
+@compiled
+def _layer_forward(start, stop, part, x, gain, bias, eps, x_hat, rstd, y):
+    D = x.shape[1]
+    for i in range(start, stop):
+        mean = x[i, 0] * 0
+        for j in range(D):
+            mean += x[i, j]
+        mean /= D
+        square = mean * 0
+        for j in range(D):
+            square += (x[i, j] - mean) * (x[i, j] - mean)
+        r = 1 / np.sqrt(square / D + eps)
+        rstd[i] = r
+        for j in range(D):
+            hat = r * (x[i, j] - mean)
+            x_hat[i, j] = hat
+            y[i, j] = gain[j] * hat + bias[j]
+
+
+@compiled
+def _layer_backward(start, stop, part, dy, gain, x_hat, rstd, dx, dgain, dbias):
+    D = dy.shape[1]
+    for i in range(start, stop):
+        mean = dy[i, 0] * 0
+        along = dy[i, 0] * 0
+        for j in range(D):
+            d = gain[j] * dy[i, j]
+            mean += d
+            along += d * x_hat[i, j]
+        mean /= D
+        along /= D
+        for j in range(D):
+            dx[i, j] = rstd[i] * (gain[j] * dy[i, j] - mean - x_hat[i, j] * along)
+            dgain[part, j] += dy[i, j] * x_hat[i, j]
+            dbias[part, j] += dy[i, j]
+
+
+@compiled
+def _rms_forward(start, stop, part, x, gain, eps, x_hat, rms_inverse, y):
+    D = x.shape[1]
+    for i in range(start, stop):
+        square = x[i, 0] * 0
+        for j in range(D):
+            square += x[i, j] * x[i, j]
+        r = 1 / np.sqrt(square / D + eps)
+        rms_inverse[i] = r
+        for j in range(D):
+            hat = r * x[i, j]
+            x_hat[i, j] = hat
+            y[i, j] = gain[j] * hat
+
+
+@compiled
+def _rms_backward(start, stop, part, dy, gain, x_hat, rms_inverse, dx, dgain):
+    D = dy.shape[1]
+    for i in range(start, stop):
+        along = dy[i, 0] * 0
+        for j in range(D):
+            along += gain[j] * dy[i, j] * x_hat[i, j]
+        along /= D
+        for j in range(D):
+            dx[i, j] = rms_inverse[i] * (gain[j] * dy[i, j] - x_hat[i, j] * along)
+            dgain[part, j] += dy[i, j] * x_hat[i, j]
+
+
+def _rows(x: Any) -> Any:
+    return x.reshape(-1, x.shape[-1])
+
+
+def layer_forward(definition: Any, p: Any, x: Any, eps: float = 1e-5) -> Any:
+    if not fits(x, p.gain, p.bias) or x.size == 0:
+        return definition(p, x, eps)
+    x_hat, y, rstd = np.empty_like(x), np.empty_like(x), np.empty((*x.shape[:-1], 1), x.dtype)
+    outs = _rows(x_hat), rstd.reshape(-1), _rows(y)
+    spread(_layer_forward, rstd.size, x.size, _rows(x), p.gain, p.bias, x.dtype.type(eps), *outs)
+    return y, layer_norm.Cache(p.gain, x_hat, rstd)
+
+
+def layer_backward(definition: Any, dy: Any, c: Any) -> Any:
+    if not fits(dy, *c) or dy.size == 0:
+        return definition(dy, c)
+    dx, sums = np.empty_like(dy), np.zeros((2, parts(dy.size), dy.shape[-1]), dy.dtype)
+    ins = _rows(dy), c.gain, _rows(c.x_hat), c.rstd.reshape(-1)
+    spread(_layer_backward, c.rstd.size, dy.size, *ins, _rows(dx), *sums)
+    return dx, layer_norm.Params(*sums.sum(axis=1))
+
+
+def rms_forward(definition: Any, p: Any, x: Any, eps: float = 1e-5) -> Any:
+    if not fits(x, p.gain) or x.size == 0:
+        return definition(p, x, eps)
+    x_hat, y, rms_inverse = np.empty_like(x), np.empty_like(x), np.empty((*x.shape[:-1], 1), x.dtype)
+    spread(
+        _rms_forward,
+        rms_inverse.size,
+        x.size,
+        _rows(x),
+        p.gain,
+        x.dtype.type(eps),
+        _rows(x_hat),
+        rms_inverse.reshape(-1),
+        _rows(y),
+    )
+    return y, rms_norm.Cache(p.gain, x_hat, rms_inverse)
+
+
+def rms_backward(definition: Any, dy: Any, c: Any) -> Any:
+    if not fits(dy, *c) or dy.size == 0:
+        return definition(dy, c)
+    dx, sums = np.empty_like(dy), np.zeros((parts(dy.size), dy.shape[-1]), dy.dtype)
+    ins = _rows(dy), c.gain, _rows(c.x_hat), c.rms_inverse.reshape(-1)
+    spread(_rms_backward, c.rms_inverse.size, dy.size, *ins, _rows(dx), sums)
+    return dx, rms_norm.Params(sums.sum(axis=0))
+
+
+KERNELS = {
+    "layers.layer_norm.forward": layer_forward,
+    "layers.layer_norm.backward": layer_backward,
+    "layers.rms_norm.forward": rms_forward,
+    "layers.rms_norm.backward": rms_backward,
+}

@@ -1,0 +1,84 @@
+"""Kernels of layers/softmax.py: the largest score, the exponentials and their sum, row by row, while it is in cache."""
+
+from typing import Any
+
+import numpy as np
+
+from ..layers import softmax
+from .compile import compiled, exp, fits, spread
+
+
+@compiled
+def _forward(start, stop, part, scores, pattern):
+    for i in range(start, stop):
+        top = scores[i, 0]
+        for j in range(scores.shape[1]):
+            top = scores[i, j] if scores[i, j] > top else top
+        total = top * 0
+        for j in range(scores.shape[1]):
+            e = exp(scores[i, j] - top)
+            pattern[i, j] = e
+            total += e
+        inverse = 1 / total
+        for j in range(scores.shape[1]):
+            pattern[i, j] *= inverse
+
+
+@compiled
+def _forward_masked(start, stop, part, scores, mask, pattern):
+    zero = scores.dtype.type(0)
+    for i in range(start, stop):
+        allowed = mask[i % mask.shape[0]]
+        top = scores.dtype.type(-np.inf)
+        for j in range(scores.shape[1]):
+            here = scores[i, j] if allowed[j] else top
+            top = here if here > top else top
+        total = zero
+        for j in range(scores.shape[1]):
+            e = exp(scores[i, j] - top) if allowed[j] else zero
+            pattern[i, j] = e
+            total += e
+        inverse = 1 / total if total > 0 or total != total else zero
+        for j in range(scores.shape[1]):
+            pattern[i, j] *= inverse
+
+
+@compiled
+def _backward(start, stop, part, dpattern, pattern, dscores):
+    for i in range(start, stop):
+        mean = dpattern[i, 0] * 0
+        for j in range(dpattern.shape[1]):
+            mean += pattern[i, j] * dpattern[i, j]
+        for j in range(dpattern.shape[1]):
+            dscores[i, j] = pattern[i, j] * (dpattern[i, j] - mean)
+
+
+def forward(definition: Any, scores: Any, mask: Any = None) -> Any:
+    if not fits(scores) or scores.ndim < 2 or scores.size == 0:
+        return definition(scores, mask)
+    pattern, S = np.empty_like(scores), scores.shape[-1]
+    rows, out = scores.reshape(-1, S), pattern.reshape(-1, S)
+    if mask is None:
+        spread(_forward, len(rows), rows.size, rows, out)
+    else:
+        spread(_forward_masked, len(rows), rows.size, rows, _mask_rows(mask, scores.shape), out)
+    return pattern, softmax.Cache(pattern)
+
+
+def _mask_rows(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask as rows that repeat: a causal one is T rows, not B·H·T."""
+    mask = np.asarray(mask)
+    kept = mask.reshape(mask.shape[next((i for i, n in enumerate(mask.shape) if n != 1), mask.ndim - 1) :])
+    return np.ascontiguousarray(np.broadcast_to(kept, shape[len(shape) - max(kept.ndim, 1) :])).reshape(-1, shape[-1])
+
+
+def backward(definition: Any, dpattern: Any, c: Any) -> Any:
+    if not fits(dpattern, c.pattern) or dpattern.ndim < 2 or dpattern.size == 0:
+        return definition(dpattern, c)
+    dscores, S = np.empty_like(dpattern), dpattern.shape[-1]
+    flat = (a.reshape(-1, S) for a in (dpattern, c.pattern, dscores))
+    spread(_backward, dpattern.size // S, dpattern.size, *flat)
+    return dscores
+
+
+KERNELS = {"layers.softmax.forward": forward, "layers.softmax.backward": backward}

@@ -1,0 +1,204 @@
+"""Guards kernels/: each fused kernel equals its definition to 1e-12 in float64, and hands on what it cannot take."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from backends import needs
+
+from onelayer import fused, kernels
+from onelayer.arrays import flatten, generator, map_tree
+from onelayer.layers import activations, cross_entropy, layer_norm, rms_norm, softmax
+from onelayer.models import decoder_only, tables
+from onelayer.models.config import ModelConfig
+from onelayer.optimizers import adamw
+
+pytestmark = needs("numba")
+ROUNDING = {"float64": 1e-12, "float32": 3e-6}
+
+
+@pytest.fixture(params=ROUNDING)
+def dtype(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def random(*shape: int, scale: float = 1.0, purpose: str = "") -> np.ndarray:
+    return scale * generator(7, "test_kernels", purpose, *shape).standard_normal(shape)
+
+
+class Counting(dict):
+    """The kernels, and how often each ran instead of handing on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: dict[str, int] = {}
+        for name, kernel in kernels.available().items():
+            self[name] = self.counted(name, kernel)
+
+    def counted(self, name: str, kernel: Any) -> Any:
+        def call(definition: Any, *args: Any, **kwargs: Any) -> Any:
+            handed: list[int] = []
+
+            def watched(*a: Any, **k: Any) -> Any:
+                handed.append(1)
+                return definition(*a, **k)
+
+            result = kernel(watched, *args, **kwargs)
+            self.ran[name] = self.ran.get(name, 0) + (not handed)
+            return result
+
+        return call
+
+
+def agree(f: Any, *args: Any, dtype: str, names: list[str]) -> None:
+    """f with and without kernels gives the same; the kernels of these names did run."""
+    args = tuple(map_tree(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a, arg) for arg in args)
+    expected = f(*args)
+    counting = Counting()
+    with fused.using(counting):
+        got = f(*args)
+    assert {name for name, n in counting.ran.items() if n} >= set(names)
+    a, b = flatten(got), flatten(expected)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert np.asarray(a[name]).dtype == np.asarray(b[name]).dtype, name
+        error = np.linalg.norm(a[name] - b[name]) / (np.linalg.norm(b[name]) or 1)
+        assert error < ROUNDING[dtype], f"{name}: {error}"
+
+
+SIZES = [(5, 7), (3, 700, 128)]  # within one thread, and spread over several
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("kind", activations.FUNCTIONS)
+def test_activations(kind, shape, dtype):
+    def both(x: Any, dy: Any) -> Any:
+        y, c = activations.forward(x, kind)
+        return y, c.slope, activations.backward(dy, c)
+
+    names = ["layers.activations.backward"]
+    names += [] if kind in ("quadratic", "identity") else ["layers.activations.forward"]
+    agree(both, random(*shape, scale=3), random(*shape, purpose="dy"), dtype=dtype, names=names)
+
+
+def test_gelu_far_out(dtype):
+    """The tails keep their relative precision: the definition's own cancels there, so scipy-free closed values."""
+    from math import erfc, sqrt
+
+    x = np.linspace(-9, 9, 401)
+    with fused.using(kernels.available()):
+        y, _ = activations.forward(x.astype(dtype), "gelu")
+    exact = np.array([v * 0.5 * erfc(-v / sqrt(2)) for v in x.astype(dtype).astype(float)])
+    assert np.max(np.abs(y - exact) / (np.abs(exact) + 1e-30)) < {"float64": 1e-12, "float32": 5e-5}[dtype]
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (2, 3, 5, 5), (2, 2, 300, 257)])
+@pytest.mark.parametrize("mask", ["none", "causal", "padding", "nothing allowed"])
+def test_softmax(shape, mask, dtype):
+    S, allowed = shape[-1], None
+    if mask == "causal":
+        allowed = np.tril(np.ones((shape[-2], S), bool))[(None,) * (len(shape) - 2)]
+    elif mask == "padding":
+        allowed = np.broadcast_to(np.arange(S) < S - 2, (*shape[:1], *(1,) * (len(shape) - 2), S))
+    elif mask == "nothing allowed":
+        allowed = np.zeros((1,) * len(shape), bool)
+
+    def both(scores: Any, dpattern: Any) -> Any:
+        pattern, c = softmax.forward(scores, allowed)
+        return pattern, softmax.backward(dpattern, c)
+
+    names = ["layers.softmax.forward", "layers.softmax.backward"]
+    agree(both, random(*shape, scale=9), random(*shape, purpose="dy"), dtype=dtype, names=names)
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("norm", [layer_norm, rms_norm])
+def test_norms(norm, shape, dtype):
+    D = shape[-1]
+    gain, bias = random(D, purpose="gain"), random(D, purpose="bias")
+    p = norm.Params(gain, bias) if norm is layer_norm else norm.Params(gain)
+
+    def both(p: Any, x: Any, dy: Any) -> Any:
+        y, c = norm.forward(p, x, 1e-3)
+        return y, c, norm.backward(dy, c)
+
+    names = [f"layers.{norm.__name__.split('.')[-1]}.{way}" for way in ("forward", "backward")]
+    agree(both, p, random(*shape) + 2, random(*shape, purpose="dy"), dtype=dtype, names=names)
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize(
+    ("options", "runs"),
+    [
+        ({}, True),
+        ({"temperature": 1.7}, True),
+        ({"variant": "float64"}, True),
+        ({"smoothing": 0.1, "never": 0}, False),
+        ({"variant": "stablemax"}, False),
+    ],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy(options, runs, weighted, shape, dtype):
+    targets = generator(1, "targets").integers(0, shape[-1], shape[:-1])
+    weights = np.abs(random(*shape[:-1], purpose="weights")) if weighted else None
+
+    def both(z: Any) -> Any:
+        loss, c = cross_entropy.forward(z, targets, weights, **options)
+        return loss, cross_entropy.backward(c)
+
+    agree(both, random(*shape, scale=5), dtype=dtype, names=["layers.cross_entropy.forward"] if runs else [])
+
+
+def test_adamw(dtype):
+    p = {"a": random(4, 3), "b": random(700, 300)}
+    g = {name: random(*x.shape, purpose="g") for name, x in p.items()}
+    mask = {"a": 1.0, "b": 0.25}
+
+    def three(p: Any, g: Any) -> Any:
+        state = adamw.init(p)
+        for _ in range(3):
+            p, state = adamw.update(g, state, p, lr=0.02, beta2=0.98, weight_decay=1.5, decay_mask=mask)
+        return p, state
+
+    agree(three, p, g, dtype=dtype, names=["optimizers.adamw.update"])
+
+
+@pytest.mark.parametrize("batch", [23, 900])
+def test_tables(batch, dtype):
+    shape: dict[str, Any] = {"vocab_size": 7, "n_ctx": 4, "d_model": 16, "n_heads": 4, "d_head": 16, "d_mlp": 10}
+    cfg = ModelConfig(**shape, norm="pre")
+    p = map_tree(lambda a: a + 0.3 * random(*a.shape), decoder_only.init(cfg, 0))
+    tokens = generator(2, "tokens").integers(0, 7, (batch, 4))
+
+    def both(p: Any, dlogits: Any) -> Any:
+        logits, c = tables.forward(p, tokens, cfg)
+        return logits, tables.backward(dlogits, c, cfg)
+
+    names = ["models.tables.look", "models.tables.look_backward"]
+    agree(both, p, random(batch, 1, 7, purpose="dlogits"), dtype=dtype, names=names)
+
+
+def test_what_they_cannot_take_goes_to_the_definition():
+    strided = random(6, 8)[:, ::2]
+    definition: Any = softmax.forward
+    for x in (strided, strided + 1j * strided):
+        with fused.using(kernels.available()):
+            pattern, c = softmax.forward(x)
+            np.testing.assert_array_equal(pattern, definition.__wrapped__(x)[0])
+            assert softmax.backward(x, c).dtype == x.dtype
+
+
+def test_not_a_number_shows():
+    """A kernel must not hide what the run's divergence check looks for."""
+    x = random(3, 5)
+    x[1, 2] = np.nan
+    with fused.using(kernels.available()):
+        assert np.isnan(softmax.forward(x)[0][1]).all()
+        assert np.isnan(softmax.forward(x, np.ones((1, 5), bool))[0][1]).all()
+        for kind in ("relu", "gelu", "gelu_tanh", "silu"):
+            assert np.isnan(activations.forward(x, kind)[0][1, 2])
+        assert np.isnan(cross_entropy.forward(x, np.array([0, 1, 2]))[0])
+
+
+def test_they_are_off_unless_turned_on():
+    assert dict(fused._active.get({})) == {}
