@@ -24,8 +24,8 @@ from array_api_compat import array_namespace, is_jax_array, is_numpy_array
 
 __all__ = [
     "Array", "Tap", "array_namespace", "at_scope", "constant", "erf", "flatten", "gather_rows", "generator", "keep",
-    "map_tree", "natural", "real_part", "scaled_ids", "scatter_add_rows", "sigmoid", "softplus", "sum_to", "turn_pairs",
-    "unflatten", "zeros_like_tree",
+    "map_tree", "natural", "real_part", "scaled_ids", "scatter_add_rows", "sigmoid", "sin_cos", "softplus", "sum_to",
+    "turn_pairs", "unflatten", "zeros_like_tree",
 ]  # fmt: skip
 
 Array: TypeAlias = Any  # NumPy, JAX, PyTorch or array-api-strict; shapes stand in the jaxtyping annotations
@@ -280,3 +280,15 @@ def scaled_ids(ids: Array, factors: np.ndarray, like: Array) -> Array:
         return constant(ids[..., None] * factors, like)
     xp = array_namespace(like)
     return xp.astype(ids, real_part(like).dtype)[..., None] * constant(factors, like)
+
+
+def sin_cos(ids: Array, factors: np.ndarray, like: Array) -> tuple[Array, Array]:
+    """The sine and the cosine of ids [*rows] times factors [n], each [*rows, n], in `like`'s precision.
+
+    Of known positions (NumPy) they are taken in float64: an angle of 50 in float32 is off by 2e-6 before its sine is.
+    """
+    if isinstance(ids, np.ndarray):
+        angles = ids[..., None] * factors
+        return constant(np.sin(angles), like), constant(np.cos(angles), like)
+    xp, angles = array_namespace(like), scaled_ids(ids, factors, like)
+    return xp.sin(angles), xp.cos(angles)

@@ -14,7 +14,7 @@ Backward  ∂a is ∂loss/∂a
           ∂p = ∂b (z[⌊p⌋ + 1] − z[⌊p⌋])      0 where the min cut: a count beyond N − 1 feels nothing
           ∂g[t, u] = Σ_(s ≤ u) ∂p[t, s]      ∂(q·k) = ∂g g (1 − g)/√K      and on into q and k
 
-Constants positions N = 64: how far may be counted, at most.
+Constants positions N = 64: how far may be counted, at most; shorter sequences need n + 1.
 Source    Golovneva et al. 2024, arXiv:2405.18719; scaled as in its listing: gates see q·k/√K, and q itself
           asks e; e is shared by the heads and starts at 0. Every step: docs/derivations/positions.md
 """
@@ -52,7 +52,7 @@ def init(rng: Any, size: Any, *, positions: int = 64) -> Params:
 
 
 def fitted(n: int) -> dict[str, Any]:
-    return {"positions": max(n + 1, 2)}
+    return {"positions": max(2, min(n + 1, 64))}
 
 
 def check(size: Any, *, positions: int) -> None:
@@ -66,7 +66,8 @@ def bias(p: Params, q: Array, k: Array, x_q: Array, x_k: Array, places: Any, *, 
     gates = sigmoid((by_query / math.sqrt(q.shape[-1])) @ xp.matrix_transpose(by_key))
     if places.mask is not None:
         gates = xp.where(places.mask, gates, xp.asarray(0, dtype=gates.dtype))
-    count = xp.flip(xp.cumulative_sum(xp.flip(gates, axis=-1), axis=-1), axis=-1)
+    before = xp.cumulative_sum(gates, axis=-1)
+    count = before[..., -1:] - before + gates
 
     whole = xp.clip(xp.floor(real_part(count)), 0, positions - 2)
     fraction = count - whole

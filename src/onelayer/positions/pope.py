@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, real_part, scaled_ids, sigmoid, softplus, sum_to
+from ..arrays import Array, array_namespace, real_part, scaled_ids, sigmoid, sin_cos, softplus, sum_to
 from ..errors import BadInput, unknown
 
 CROSSES = False
@@ -58,9 +58,9 @@ def check(size: Any, *, base: float, start: str) -> None:
 def encode_qk(p: Params, q: Array, k: Array, places: Any, *, base: float, start: str) -> tuple[Array, Array, Cache]:
     xp = array_namespace(q)
     theta = base ** (-np.arange(q.shape[-1]) / q.shape[-1])
-    at_q = scaled_ids(places.q_ids, theta, q)[..., None, :]
+    sin_q, cos_q = (wave[..., None, :] for wave in sin_cos(places.q_ids, theta, q))
     at_k = scaled_ids(places.k_ids, theta, k)[..., None, :] + _held(p.delta)
-    c = Cache(p, q, k, xp.cos(at_q), xp.sin(at_q), xp.cos(at_k), xp.sin(at_k))
+    c = Cache(p, q, k, cos_q, sin_q, xp.cos(at_k), xp.sin(at_k))
     long_q, long_k = softplus(q), softplus(k)
     turned_q = xp.concat([long_q * c.cos_q, long_q * c.sin_q], axis=-1)
     turned_k = xp.concat([long_k * c.cos_k, long_k * c.sin_k], axis=-1)

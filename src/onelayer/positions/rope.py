@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, scaled_ids, turn_pairs
+from ..arrays import Array, sin_cos, turn_pairs
 from ..errors import BadInput, unknown
 
 CROSSES = False
@@ -49,9 +49,8 @@ def check(size: Any, *, base: float, layout: str) -> None:
 
 
 def _waves(ids: Array, d_head: int, base: float, like: Array) -> tuple[Array, Array]:
-    xp = array_namespace(like)
-    angles = scaled_ids(ids, base ** (-2 * np.arange(d_head // 2) / d_head), like)[..., None, :]
-    return xp.cos(angles), xp.sin(angles)
+    sin, cos = sin_cos(ids, base ** (-2 * np.arange(d_head // 2) / d_head), like)
+    return cos[..., None, :], sin[..., None, :]
 
 
 def encode_qk(p: None, q: Array, k: Array, places: Any, *, base: float, layout: str) -> tuple[Array, Array, Cache]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, scaled_ids, turn_pairs
+from ..arrays import Array, sin_cos, turn_pairs
 from ..errors import BadInput, unknown
 
 CROSSES = False
@@ -75,9 +75,8 @@ def frequencies(d_head: int, base: float, fraction: float, length: float | None)
 
 
 def _waves(ids: Array, omega: np.ndarray, like: Array) -> tuple[Array, Array]:
-    xp = array_namespace(like)
-    angles = scaled_ids(ids, omega, like)[..., None, :]
-    return xp.cos(angles), xp.sin(angles)
+    sin, cos = sin_cos(ids, omega, like)
+    return cos[..., None, :], sin[..., None, :]
 
 
 def encode_qk(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, scaled_ids, turn_pairs
+from ..arrays import Array, array_namespace, sin_cos, turn_pairs
 from ..errors import BadInput, unknown
 
 CROSSES = False
@@ -55,10 +55,10 @@ def check(size: Any, *, base: float, layout: str) -> None:
 
 
 def _waves(places: Any, base: float, like: Array) -> Waves:
-    xp, K = array_namespace(like), like.shape[-1]
+    K = like.shape[-1]
     omega = base ** (-2 * np.arange(K // 2) / K)
-    at_q, at_k = (scaled_ids(ids, omega, like)[..., None, :] for ids in (places.q_ids, places.k_ids))
-    return Waves(xp.cos(at_q), xp.sin(at_q), xp.cos(at_k), xp.sin(at_k))
+    (sin_q, cos_q), (sin_k, cos_k) = (sin_cos(ids, omega, like) for ids in (places.q_ids, places.k_ids))
+    return Waves(cos_q[..., None, :], sin_q[..., None, :], cos_k[..., None, :], sin_k[..., None, :])
 
 
 def encode_qk(p: None, q: Array, k: Array, places: Any, *, base: float, layout: str) -> tuple[Array, Array, Waves]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, constant, scaled_ids
+from ..arrays import Array, array_namespace, constant, sin_cos
 from ..errors import BadInput
 
 CROSSES = False
@@ -46,8 +46,7 @@ def ratios(n_heads: int) -> np.ndarray:
 def table(ids: Array, width: int, base: float, like: Array) -> Array:
     """P [*ids, width], sines then cosines."""
     xp = array_namespace(like)
-    angles = scaled_ids(ids, base ** (-2 * np.arange(width // 2) / width), like)
-    return xp.concat([xp.sin(angles), xp.cos(angles)], axis=-1)
+    return xp.concat(sin_cos(ids, base ** (-2 * np.arange(width // 2) / width), like), axis=-1)
 
 
 def bias(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, scaled_ids
+from ..arrays import Array, array_namespace, sin_cos
 from ..errors import BadInput
 
 EXTRAPOLATES = "defined"
@@ -37,9 +37,8 @@ def check(size: Any, *, base: float) -> None:
 def table(ids: Array, d_model: int, base: float, like: Array) -> Array:
     """P [*ids, D]."""
     xp = array_namespace(like)
-    angles = scaled_ids(ids, base ** (-2 * np.arange(d_model // 2) / d_model), like)
-    pairs = xp.stack([xp.sin(angles), xp.cos(angles)], axis=-1)
-    return xp.reshape(pairs, (*angles.shape[:-1], d_model))
+    pairs = xp.stack(sin_cos(ids, base ** (-2 * np.arange(d_model // 2) / d_model), like), axis=-1)
+    return xp.reshape(pairs, (*ids.shape, d_model))
 
 
 def encode_x(p: None, x: Array, ids: Array, *, base: float) -> tuple[Array, None]:

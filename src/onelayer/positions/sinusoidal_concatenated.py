@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, scaled_ids
+from ..arrays import Array, array_namespace, sin_cos
 from ..errors import BadInput
 
 EXTRAPOLATES = "defined"
@@ -38,8 +38,7 @@ def check(size: Any, *, base: float) -> None:
 def table(ids: Array, d_model: int, base: float, like: Array) -> Array:
     """P [*ids, D]."""
     xp = array_namespace(like)
-    angles = scaled_ids(ids, base ** (-2 * np.arange(d_model // 2) / d_model), like)
-    return xp.concat([xp.sin(angles), xp.cos(angles)], axis=-1)
+    return xp.concat(sin_cos(ids, base ** (-2 * np.arange(d_model // 2) / d_model), like), axis=-1)
 
 
 def encode_x(p: None, x: Array, ids: Array, *, base: float) -> tuple[Array, None]:

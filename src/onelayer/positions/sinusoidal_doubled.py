@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, scaled_ids
+from ..arrays import Array, array_namespace, sin_cos
 from ..errors import BadInput
 
 EXTRAPOLATES = "defined"
@@ -46,9 +46,8 @@ def frequencies(d_model: int, base: float) -> np.ndarray:
 def table(ids: Array, d_model: int, base: float, like: Array) -> Array:
     """P [*ids, D]."""
     xp = array_namespace(like)
-    angles = scaled_ids(ids, frequencies(d_model, base), like)
-    pairs = xp.stack([xp.sin(angles), xp.cos(angles)], axis=-1)
-    return xp.reshape(pairs, (*angles.shape[:-1], d_model))
+    pairs = xp.stack(sin_cos(ids, frequencies(d_model, base), like), axis=-1)
+    return xp.reshape(pairs, (*ids.shape, d_model))
 
 
 def encode_x(p: None, x: Array, ids: Array, *, base: float) -> tuple[Array, None]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, gather_rows, generator, scaled_ids
+from ..arrays import Array, array_namespace, gather_rows, generator, sin_cos
 from ..errors import BadInput
 
 EXTRAPOLATES = "defined"
@@ -54,9 +54,8 @@ def table(ids: Array, d_model: int, base: float, length: int, seed: int, like: A
     xp, ids_xp = array_namespace(like), array_namespace(ids)
     order = ids_xp.asarray(permutation(length, seed), dtype=ids.dtype)
     shuffled = ids - ids % length + gather_rows(order, ids % length)
-    angles = scaled_ids(shuffled, base ** (-2 * np.arange(d_model // 2) / d_model), like)
-    pairs = xp.stack([xp.sin(angles), xp.cos(angles)], axis=-1)
-    return xp.reshape(pairs, (*angles.shape[:-1], d_model))
+    pairs = xp.stack(sin_cos(shuffled, base ** (-2 * np.arange(d_model // 2) / d_model), like), axis=-1)
+    return xp.reshape(pairs, (*ids.shape, d_model))
 
 
 def encode_x(p: None, x: Array, ids: Array, *, base: float, length: int, seed: int) -> tuple[Array, None]:

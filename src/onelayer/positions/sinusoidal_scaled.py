@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, scaled_ids, sum_to
+from ..arrays import Array, array_namespace, sin_cos, sum_to
 from ..errors import BadInput
 
 EXTRAPOLATES = "defined"
@@ -46,9 +46,8 @@ def check(size: Any, *, base: float, start: float | None) -> None:
 def table(ids: Array, d_model: int, base: float, like: Array) -> Array:
     """P [*ids, D], before α."""
     xp = array_namespace(like)
-    angles = scaled_ids(ids, base ** (-2 * np.arange(d_model // 2) / d_model), like)
-    pairs = xp.stack([xp.sin(angles), xp.cos(angles)], axis=-1)
-    return xp.reshape(pairs, (*angles.shape[:-1], d_model))
+    pairs = xp.stack(sin_cos(ids, base ** (-2 * np.arange(d_model // 2) / d_model), like), axis=-1)
+    return xp.reshape(pairs, (*ids.shape, d_model))
 
 
 def encode_x(p: Params, x: Array, ids: Array, *, base: float, start: float | None) -> tuple[Array, Cache]:

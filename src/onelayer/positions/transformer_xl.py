@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, scaled_ids, sum_to
+from ..arrays import Array, array_namespace, sin_cos, sum_to
 from ..errors import BadInput
 from . import Felt
 
@@ -72,9 +72,8 @@ def bias(
     xp = array_namespace(q)
     D = p.W_R.shape[1]
     frequencies = base ** (-2 * np.arange(D // 2) / D)
-    at_q, at_k = (scaled_ids(ids, frequencies, q)[..., None, :, :] for ids in (places.q_ids, places.k_ids))
-    sin, cos = xp.sin(at_q), xp.cos(at_q)
-    P = xp.concat([xp.sin(at_k), xp.cos(at_k)], axis=-1)
+    sin, cos = (wave[..., None, :, :] for wave in sin_cos(places.q_ids, frequencies, q))
+    P = xp.concat(sin_cos(places.k_ids, frequencies, k), axis=-1)[..., None, :, :]
 
     asked = xp.permute_dims(q + p.v, (0, 2, 1, 3))
     a = asked @ xp.matrix_transpose(p.W_R)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, scaled_ids, turn_pairs
+from ..arrays import Array, array_namespace, scaled_ids, sin_cos, turn_pairs
 from ..errors import BadInput, unknown
 
 CROSSES = False
@@ -61,9 +61,9 @@ def fading(d_head: int) -> np.ndarray:
 
 def _waves(ids: Array, d_head: int, base: float, length: float, like: Array) -> tuple[Array, Array]:
     xp = array_namespace(like)
-    angles = scaled_ids(ids, base ** (-2 * np.arange(d_head // 2) / d_head), like)[..., None, :]
-    fade = xp.exp(scaled_ids(ids, np.log(fading(d_head)) / length, like))[..., None, :]
-    return fade * xp.cos(angles), fade * xp.sin(angles)
+    sin, cos = sin_cos(ids, base ** (-2 * np.arange(d_head // 2) / d_head), like)
+    fade = xp.exp(scaled_ids(ids, np.log(fading(d_head)) / length, like))
+    return (fade * cos)[..., None, :], (fade * sin)[..., None, :]
 
 
 def encode_qk(
