@@ -16,8 +16,8 @@ from ...arrays import Array, map_tree
 from ...layers import cross_entropy as cross_entropy_
 from ...models.config import ModelConfig
 from ...tasks import Batch
-from .. import trace as traces
 from ..gates import backward
+from ..trace import Trace, trace
 from . import activations, cross_entropy, decoder_only, encoder_decoder, positions
 from .seen import Seen
 
@@ -26,7 +26,7 @@ __all__ = ["Linearised", "linearise"]
 
 @dataclass(frozen=True, eq=False)
 class Linearised:
-    trace: traces.Trace
+    trace: Trace
     seen: Seen = field(repr=False)
     judged: cross_entropy_.Cache = field(repr=False)
 
@@ -72,7 +72,7 @@ class Linearised:
 
 def linearise(params: Any, batch: Batch, cfg: ModelConfig, **settings: Any) -> Linearised:
     """settings: those of the loss, as for `trace`: variant, smoothing, never, temperature."""
-    t = traces.trace(_float64(params), batch, cfg, **settings)
+    t = trace(_float64(params), batch, cfg, **settings)
     _, judged = cross_entropy_.forward(t.values["logits"], batch.targets, batch.weights, **settings)
     kind = cfg.activation
     bends = {name: activations.bend(x, kind) for name, x in t.values.items() if name.endswith("mlp.hook_pre")}

@@ -19,11 +19,14 @@ __all__ = ["backward", "forward"]
 def forward(rp: Any, rx: Array, c: Any) -> tuple[Array, Any]:
     if c is None:
         return rx, None
-    return (layer_norm if isinstance(c, layer_norm_.Cache) else rms_norm).forward(rp, rx, c)
+    return _of(c).forward(rp, rx, c)
 
 
 def backward(rdy: Array, rp: Any, moved: Any, c: Any, seen: Seen) -> tuple[Array, Any]:
     if c is None:
         return rdy, None
-    norm = layer_norm if isinstance(c, layer_norm_.Cache) else rms_norm
-    return norm.backward(rdy, seen.gradient("hook_normalized"), rp, moved, c)
+    return _of(c).backward(rdy, seen.gradient("hook_normalized"), rp, moved, c)
+
+
+def _of(c: Any) -> Any:
+    return layer_norm if isinstance(c, layer_norm_.Cache) else rms_norm

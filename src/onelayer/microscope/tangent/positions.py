@@ -6,7 +6,7 @@ By hand   sinusoidal, alibi     a constant is added: R passes by
 By step   every other method, and only its own stage: the stage's functions are handed x + ih Rx and answer y + ih Ry.
           Exact as well (complex_step.py), at the price of complex arithmetic there. `by_hand` says which it is.
 
-          What the forward stage leaves (a cache, complex where stepped) goes to its backward, which is handed ∂y + ih R∂y.
+          What the forward stage leaves (a complex cache) goes to its backward, which is handed ∂y + ih R∂y.
 
 Source    positions/*.py; Squire & Trapp 1998
 """
