@@ -49,6 +49,7 @@ class Rule(NamedTuple):
     uses: dict[str, Any] = {}  # what the formula reads: role -> name of a view, or [name, side] pairs
     terms: Callable[[Look], Parts] | None = None
     top: Top | None = None
+    weights: tuple[str, ...] = ()  # vectors that the formula reads: a norm's gain and bias
 
 
 class View(NamedTuple):
@@ -137,7 +138,7 @@ def _block(t: Trace, st: str, i: int, count: int) -> Iterator[View]:
 
 def _added(t: Trace, st: str, name: str, label: str, parts: list[str], ln: str, back: Rule) -> View:
     """A sum of two in the stream, normed where the norm comes after."""
-    rule = Rule("norm", {"of": parts, "ln": ln}) if t.cfg.norm == "post" else Rule(
+    rule = _norm(parts, ln) if t.cfg.norm == "post" else Rule(
         "sum", {"of": [[part, VALUE] for part in parts]}
     )  # fmt: skip
     return View(name, label, "td", "stream", st, value=rule, gradient=back)
@@ -145,11 +146,15 @@ def _added(t: Trace, st: str, name: str, label: str, parts: list[str], ln: str, 
 
 def _norm_view(t: Trace, st: str, ln: str, of: list[str], reader: str, label: str, back: Rule) -> View:
     part = "feed-forward" if reader == "mlp" else "stream"
-    return View(f"{ln}.hook_normalized", label, "td", part, st, value=Rule("norm", {"of": of, "ln": ln}), gradient=back)
+    return View(f"{ln}.hook_normalized", label, "td", part, st, value=_norm(of, ln), gradient=back)
+
+
+def _norm(of: list[str], ln: str) -> Rule:
+    return Rule("norm", {"of": of}, weights=(f"{ln}.gain", f"{ln}.bias"))
 
 
 def _norm_back(t: Trace, ln: str, of: list[str], dy: str = "") -> Rule:
-    return Rule("norm_back", {"of": of, "ln": ln, "dy": dy or f"{ln}.hook_normalized"})
+    return Rule("norm_back", {"of": of, "dy": dy or f"{ln}.hook_normalized"}, weights=(f"{ln}.gain",))
 
 
 def _attention(
@@ -175,7 +180,7 @@ def _attention(
             return _projected({label: x[:, x.shape[1] - rows :] for label, x in parts.items()}, W, b)
 
         text = f"{letter} = x W_{letter.upper()}, x being the sum of what was written to the stream"
-        return View(name[letter], label, "thk" if letter == "q" else "shk", "head", st, sources,
+        return View(name[letter], label, "thk" if letter == "q" else "shk", "head", stack, sources,
                     Rule("terms", {"text": text}, terms), back)  # fmt: skip
 
     same_q, same_k = (
@@ -190,7 +195,8 @@ def _attention(
             ("k", "keys, turned", back_k, "shk"),
         ):
             rule = Rule("same", {"of": [name[letter], VALUE], "why": f"turned by {position.name}", "loose": True})
-            yield View(f"{attn}.hook_rot_{letter}", label, axes, "head", st, sources, rule, back)
+            stack = st if letter == "q" else sources
+            yield View(f"{attn}.hook_rot_{letter}", label, axes, "head", stack, sources, rule, back)
     yield project("v", sources, "values", Rule("dv", {"pattern": name["pattern"], "z": name["z"],
                                                       "rest": "sent back by the position method"}))  # fmt: skip
     rest = f"bias of {position.name}" if biased else ""
