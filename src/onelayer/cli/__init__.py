@@ -28,8 +28,10 @@ COMMANDS: dict[str, str] = {  # name: what `onelayer --help` says of it
     "train": "Train on any task; every field of the config is an option.",
     "resume": "Go on with a run, bit for bit as if it had never stopped.",
     "runs": "List the runs there are, show one, compare some.",
+    "explain": "Take one number of a run apart: a tree whose children sum to their parent.",
     "gradcheck": "Check every hand-derived gradient against the complex-step derivative.",
     "report": "Write the page of a run: one HTML file that opens without a network.",
+    "microscope": "Write the page that takes a run's gradients apart, cell by cell, at every checkpoint.",
 }
 
 
