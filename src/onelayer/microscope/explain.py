@@ -33,7 +33,7 @@ from ..arrays import Array
 from ..errors import BadInput, unknown
 from ..layers import cross_entropy, layer_norm
 from .provenance import split
-from .sites import attention_of, place_of, sites
+from .sites import attention_of, sites
 from .trace import Trace
 
 __all__ = ["Node", "explain", "parse"]
@@ -264,7 +264,9 @@ class _Walk:
 
     def value(self, name: str, at: tuple[int, ...], u: Array, label: str = "", formula: str = "") -> _Term:
         x = self.t.values[name][at]
-        return _Term(label or f"{name}[{','.join(map(str, at))}]", formula, float(u @ x), lambda: self.value_terms(name, at, u))
+        return _Term(
+            label or f"{name}[{','.join(map(str, at))}]", formula, float(u @ x), lambda: self.value_terms(name, at, u)
+        )
 
     def value_terms(self, name: str, at: tuple[int, ...], u: Array) -> list[_Term]:
         """u · row as a sum over what the row was computed from."""
@@ -273,7 +275,14 @@ class _Walk:
         if name == "logits":
             c = t.cache.unembed
             return [*self.final(at, c.W_U @ u), *_bias("unembedding bias", c.b_U, u)]
-        if last in ("hook_resid_post", "hook_resid_mid", "hook_resid_cross", "hook_resid_pre", "hook_normalized", "hook_memory"):
+        if last in (
+            "hook_resid_post",
+            "hook_resid_mid",
+            "hook_resid_cross",
+            "hook_resid_pre",
+            "hook_normalized",
+            "hook_memory",
+        ):
             return self.stream(name, at, u)
         if last == "hook_mlp_out":
             return self.neurons(scope, at, u)
@@ -291,7 +300,9 @@ class _Walk:
             pre, slope = t.values[f"{scope}.hook_pre"][at], self.slope(scope)[at]
             if self.cfg.activation in ("relu", "identity"):
                 return [self.value(f"{scope}.hook_pre", at, slope * u, "pre-activation, where it passes")]
-            return _elements(f"{self.cfg.activation}(pre)", t.values[name][at], u, [f"{self.cfg.activation}({_n(x)})" for x in pre])
+            return _elements(
+                f"{self.cfg.activation}(pre)", t.values[name][at], u, [f"{self.cfg.activation}({_n(x)})" for x in pre]
+            )
         return _elements(name, t.values[name][at], u)
 
     def slope(self, mlp: str) -> Array:
@@ -314,7 +325,9 @@ class _Walk:
             return self.normed(scope, at, u)
         if last == "hook_memory":
             ends = f"encoder.blocks.{(self.cfg.n_encoder_layers or self.cfg.n_layers) - 1}.hook_resid_post"
-            return self.stream(ends if self.norm("encoder.ln_final") is None else "encoder.ln_final.hook_normalized", at, u)
+            return self.stream(
+                ends if self.norm("encoder.ln_final") is None else "encoder.ln_final.hook_normalized", at, u
+            )
         if post and last != "hook_resid_pre":
             ln = {"hook_resid_mid": "ln1", "hook_resid_cross": "ln_cross", "hook_resid_post": "ln2"}[last]
             return self.normed(f"{scope}.{ln}", at, u)
@@ -395,7 +408,10 @@ class _Walk:
         b, row, h = at
         p = attention_of(self.t, attention).p
         W, bias = getattr(p, f"W_{which.upper()}")[h], getattr(p, f"b_{which.upper()}")
-        return [*self.read(attention, which, (b, row), W @ u), *_bias(f"b_{which.upper()}", None if bias is None else bias[h], u)]
+        return [
+            *self.read(attention, which, (b, row), W @ u),
+            *_bias(f"b_{which.upper()}", None if bias is None else bias[h], u),
+        ]
 
     def read(self, attention: str, which: str, at: tuple[int, ...], u: Array) -> list[_Term]:
         scope, kind = attention.rsplit(".", 1)
@@ -450,7 +466,10 @@ class _Walk:
             ])  # fmt: skip
 
         def terms() -> list[_Term]:
-            asks, answers = self.told_apart(attention, "q", (b, row), h, q), self.told_apart(attention, "k", (b, s), h, k)
+            asks, answers = (
+                self.told_apart(attention, "q", (b, row), h, q),
+                self.told_apart(attention, "k", (b, s), h, k),
+            )
             found = [product(f"{m} of q, {n} of k", x, y, "q · k/√K") for m, x in asks for n, y in answers]
             if position.has("query_key"):
                 x, y = c.q[b, row, h], c.k[b, s, h]
@@ -458,14 +477,18 @@ class _Walk:
                 found.append(_Term("turned by position", "(q′ · k′ − q · k)/√K", turned, lambda: [
                     product("turned", x, y, "q′ · k′/√K"), product("less unturned", -q, k, "−q · k/√K")]))  # fmt: skip
             if position.has("score"):
-                bias = np.broadcast_to(t.values[f"{attention}.hook_bias"], t.values[f"{attention}.hook_attn_scores"].shape)
+                bias = np.broadcast_to(
+                    t.values[f"{attention}.hook_bias"], t.values[f"{attention}.hook_attn_scores"].shape
+                )
                 found.append(_Term("position bias", "", float(bias[at])))
             return found
 
         return _Term(label, "q · k/√K" + (" + bias" if position.has("score") else ""),
                      float(t.values[f"{attention}.hook_attn_scores"][at]), terms)  # fmt: skip
 
-    def told_apart(self, attention: str, which: str, at: tuple[int, ...], h: int, whole: Array) -> list[tuple[str, Array]]:
+    def told_apart(
+        self, attention: str, which: str, at: tuple[int, ...], h: int, whole: Array
+    ) -> list[tuple[str, Array]]:
         """q or k as the sum of content, position and constants, where the position was added to the embedding."""
         scope, kind = attention.rsplit(".", 1)
         prefix, _, _ = self.stack(attention)
@@ -491,7 +514,9 @@ class _Walk:
 
     def grad(self, name: str, at: tuple[int, ...], u: Array, label: str = "", formula: str = "") -> _Term:
         g = self.t.gradients[name][at]
-        return _Term(label or f"∂{name}[{','.join(map(str, at))}]", formula, float(u @ g), lambda: self.grad_terms(name, at, u))
+        return _Term(
+            label or f"∂{name}[{','.join(map(str, at))}]", formula, float(u @ g), lambda: self.grad_terms(name, at, u)
+        )
 
     def grad_terms(self, name: str, at: tuple[int, ...], u: Array) -> list[_Term]:
         """u · ∂row as a sum over where that gradient came from."""
@@ -511,7 +536,9 @@ class _Walk:
         if last == "hook_resid_post":
             return self.dpost(prefix, stack, count, scope, at, u)
         if last == "hook_mlp_out":
-            return self.before_dnorm(f"{scope}.ln2", at, u) if post else self.grad_terms(f"{scope}.hook_resid_post", at, u)
+            return (
+                self.before_dnorm(f"{scope}.ln2", at, u) if post else self.grad_terms(f"{scope}.hook_resid_post", at, u)
+            )
         if last in ("hook_attn_out", "hook_cross_out"):
             ln, above = ("ln1", "hook_resid_mid") if last == "hook_attn_out" else ("ln_cross", "hook_resid_cross")
             return self.before_dnorm(f"{scope}.{ln}", at, u) if post else self.grad_terms(f"{scope}.{above}", at, u)
@@ -546,7 +573,10 @@ class _Walk:
             factor = float(u[v] * size[v])
             said, wanted = float(c.share[at][v]), float(c.wanted[at][v])
             formula = f"u · w (P − q) = {_n(float(u[v]))} · {_n(float(size[v]))} ({_n(said)} − {_n(wanted)})"
-            parts = [_Term("said", f"P = {_n(said)}", factor * said), _Term("wanted", f"−q = {_n(-wanted)}", -factor * wanted)]
+            parts = [
+                _Term("said", f"P = {_n(said)}", factor * said),
+                _Term("wanted", f"−q = {_n(-wanted)}", -factor * wanted),
+            ]
             return _Term(f"∂logit of {words[v]}", formula, float(u[v] * self.t.dlogits[at][v]), lambda: parts)
 
         return [one(int(v)) for v in np.flatnonzero(u)]
@@ -561,7 +591,9 @@ class _Walk:
             return self.grad_terms(f"{scope}.{above}", at, u)
         if kind == "ln2":
             return self.through_neurons(scope, at, u)
-        return self.dread(f"{scope}.{'attn' if kind == 'ln1' else 'cross_attn'}", "q" if kind == "ln_cross" else "qkv", at, u)
+        return self.dread(
+            f"{scope}.{'attn' if kind == 'ln1' else 'cross_attn'}", "q" if kind == "ln_cross" else "qkv", at, u
+        )
 
     def dfinal(self, scope: str, at: tuple[int, ...], u: Array) -> list[_Term]:
         if scope.startswith("encoder"):
@@ -623,7 +655,11 @@ class _Walk:
             above = (b, row - first)
 
             def skipped() -> list[_Term]:
-                return self.before_dnorm(f"{scope}.ln1", above, u) if post else self.grad_terms(f"{scope}.hook_resid_mid", above, u)
+                return (
+                    self.before_dnorm(f"{scope}.ln1", above, u)
+                    if post
+                    else self.grad_terms(f"{scope}.hook_resid_mid", above, u)
+                )
 
             skip = self.t.gradients[f"{scope}.route_skip_attn"][above]
             terms = [_Term(f"around {scope}.attn", "u · ∂skip", float(u @ skip), skipped)]
@@ -654,7 +690,10 @@ class _Walk:
         b, s, h = at
         if self.position(attention).has("value"):
             return []
-        pattern, dz = attention_of(self.t, attention).softmax.pattern[b, h, :, s], self.t.gradients[f"{attention}.hook_z"]
+        pattern, dz = (
+            attention_of(self.t, attention).softmax.pattern[b, h, :, s],
+            self.t.gradients[f"{attention}.hook_z"],
+        )
         return [
             self.grad(f"{attention}.hook_z", (b, i, h), a * u, f"by query {i}", f"A[{i},{s}] · ∂z = {_n(a)} · {_n(float(u @ dz[b, i, h]))}")
             for i, a in enumerate(pattern)
@@ -723,7 +762,9 @@ class _Walk:
         if self.position(attention).has("value"):
             return _Term(label, formula, value)
         v = attention_of(self.t, attention).v[b, s, h]
-        return _Term(label, formula or "∂z · v", value, lambda: self.grad_terms(f"{attention}.hook_z", (b, row, h), factor * v))
+        return _Term(
+            label, formula or "∂z · v", value, lambda: self.grad_terms(f"{attention}.hook_z", (b, row, h), factor * v)
+        )
 
 
 def _bias(name: str, bias: Array | None, u: Array) -> list[_Term]:

@@ -69,7 +69,7 @@ def _left_products(a: Site, b: Site) -> Array:
 
 
 def _one_by_one(t: Trace, tensor: str, examples: Sequence[int] | None = None) -> Array:
-    """g_n [n *shape] by a small forward and backward for each example: for what a position method learns by its own rule."""
+    """g_n [n *shape] by a small forward and backward an example: for what a position method learns by its own rule."""
     chosen = range(len(t.batch.tokens)) if examples is None else examples
     out = []
     for n in chosen:

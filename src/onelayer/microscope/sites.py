@@ -198,7 +198,8 @@ def expands(t: Trace, site: Site) -> bool:
     if site.attention.endswith("cross_attn"):
         position = position.across()
     looks = position.has("score") and position.name not in _BLIND_BIASES
-    return not position.has("value") and not looks
+    mixes = site.stage == "out" or site.gradient.endswith("hook_v")  # by the pattern alone
+    return not position.has("value") and (mixes or not looks)
 
 
 _BLIND_BIASES = ("alibi", "t5")  # biases that look at neither q, k nor x, so that nothing flows back through them

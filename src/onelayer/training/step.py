@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from .config import RunConfig
 from .objective import Objective, init, loss_and_grads
 
 __all__ = ["OptState", "Rules", "TrainState", "make_objective", "make_rules", "start", "take"]
+
+
+Gradient: TypeAlias = Callable[[Any, Batch, Objective], tuple[Array, Any]]
 
 
 class OptState(NamedTuple):
@@ -72,14 +75,21 @@ def start(objective: Objective, rules: Rules, seed: int, dtype: str) -> TrainSta
 
 
 def take(
-    state: TrainState, batch: Batch, t: Any, objective: Objective, rules: Rules, ahead: tuple[Array, Any] | None = None
+    state: TrainState,
+    batch: Batch,
+    t: Any,
+    objective: Objective,
+    rules: Rules,
+    ahead: tuple[Array, Any] | None = None,
+    gradient: Gradient | None = None,
 ) -> tuple[TrainState, dict[str, Array], Any]:
     """The step with index t (from 0): the new state, {"loss", "grad_norm"}, and the raw gradient.
 
     ahead: the objective's forward pass at this state and batch, where an evaluation has made it already.
+    gradient: takes the place of `loss_and_grads`, such as one with a route cut (microscope/gates.py).
     """
     params, opt = state
-    loss, raw = loss_and_grads(params, batch, objective, ahead)
+    loss, raw = gradient(params, batch, objective) if gradient else loss_and_grads(params, batch, objective, ahead)
     xp = array_namespace(loss)
     squares = [xp.sum(g * g) for g in flatten(raw).values()]
     grad_norm = xp.sqrt(sum(squares[1:], start=squares[0]))

@@ -1,0 +1,16 @@
+"""The microscope: any number in a gradient, taken apart into terms that sum to it.
+
+trace.py        every value and gradient of one forward and backward, by name
+gates.py        run the backward again with routes cut; train with a route cut
+provenance.py   a gradient as a sum over loss tokens, sources, heads, examples, classes, frequencies, routes
+explain.py      one number as a tree
+per_example.py  norms, cosines, signal to noise, who pulls
+gradcheck.py    the backward against the complex step
+"""
+
+from .explain import explain
+from .gates import cut, replay
+from .provenance import split, splits
+from .trace import Trace, load, names, trace
+
+__all__ = ["Trace", "cut", "explain", "load", "names", "replay", "split", "splits", "trace"]
