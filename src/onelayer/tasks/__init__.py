@@ -51,6 +51,7 @@ TASKS = {  # name: the module whose `make` draws it; imported when asked for
     "arithmetic": "onelayer.tasks.arithmetic",
     "addition": "onelayer.tasks.addition",
     "parity": "onelayer.tasks.parity",
+    "probes": "onelayer.tasks.probes",
 }
 
 

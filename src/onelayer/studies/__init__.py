@@ -1,0 +1,1 @@
+"""Studies: many small trainings, and what they say together."""
