@@ -387,7 +387,7 @@ def test_score_formula(name, settings, causal):
     bias, _ = method.bias(p, g.q, g.k, g.x_q, g.x_k, places)
     got = np.broadcast_to(bias, (B, H, T, S))
     for b, h, i, j in np.ndindex(B, H, T, S):
-        if not causal or places.mask[0, 0, i, j]:
+        if places.mask is None or places.mask[0, 0, i, j]:
             want = score_bias(name, settings, p, g, causal, b, h, i, j)
             assert abs(got[b, h, i, j] - want) <= 1e-13 * max(1, abs(want)), (b, h, i, j)
 
@@ -422,7 +422,7 @@ def test_the_exponent_is_the_papers():
 # ---------------------------------------------------------------------------------------------------- other libraries
 
 
-# The references are written as in those libraries, but in float64: in float32 their own angles are off by more than 1e-6.
+# The references are written as in those libraries, but in float64: their float32 angles are off by more than 1e-6.
 
 
 @needs("torch")
@@ -555,7 +555,8 @@ def trained_accuracy(position: str, sign: int, p: int = 7, steps: int = 400) -> 
     """One layer trained on all of a ± b mod p: the share that it then says right."""
     a, b = (x.ravel() for x in np.meshgrid(np.arange(p), np.arange(p), indexing="ij"))
     tokens = np.stack([a, b, np.full(p * p, p)], axis=1)
-    cfg = ModelConfig(vocab_size=p + 1, n_ctx=3, d_model=32, n_heads=2, d_mlp=64, position=position, norm="pre")
+    shape: dict[str, Any] = {"vocab_size": p + 1, "n_ctx": 3, "d_model": 32, "n_heads": 2, "d_mlp": 64}
+    cfg = ModelConfig(**shape, position=position, norm="pre")
     batch = Batch(tokens, ((a + sign * b) % p)[:, None], None)
     objective, rule = Objective(cfg, 1), optimizers.make("adamw", "optimizer", weight_decay=0.0)
     params = decoder_only.init(cfg, 0)
@@ -693,6 +694,7 @@ def test_a_block_of_queries_gets_the_same_bias(name, settings):
     p, places = params_of(method), look(True)
     whole = np.broadcast_to(method.bias(p, g.q, g.k, g.x_q, g.x_k, places)[0], (B, H, T, S))
     a, z = 1, 3
+    assert places.mask is not None
     block = Places(Q_IDS[a:z], K_IDS, places.mask[:, :, a:z], True, first=S - T + a)
     part, c = method.bias(p, g.q[:, a:z], g.k, g.x_q[:, a:z], g.x_k, block)
     assert np.abs(np.broadcast_to(part, (B, H, z - a, S)) - whole[:, :, a:z]).max() <= 1e-13
@@ -704,7 +706,7 @@ def test_on_every_backend(name, settings, xp):
     """Attention with the method (or the embedding, under methods that act there), forward and backward."""
     method, g = positions.get(name, **settings), given_arrays()
     p, dy = params_of(method), random_array(B, S, D, purpose="dy")
-    if not method.in_attention:
+    if method.has("embedding"):
 
         def both(p: Any, x: Any, dy: Any) -> Any:
             y, c = method.encode_x(p, x, np.arange(S))
@@ -714,7 +716,7 @@ def test_on_every_backend(name, settings, xp):
     else:
         mask = np.tril(np.ones((S, S), dtype=bool))[None, None]
         weights = [random_array(H, D, K, purpose=w) for w in "QKV"]
-        whole = attention.Params(*weights, random_array(H, K, D, purpose="O"), pos=p)
+        whole = attention.Params(weights[0], weights[1], weights[2], random_array(H, K, D, purpose="O"), pos=p)
 
         def both(p: Any, x: Any, dy: Any) -> Any:
             from onelayer.arrays import array_namespace
@@ -724,7 +726,12 @@ def test_on_every_backend(name, settings, xp):
             return y, *attention.backward(dy, c, method)
 
         arguments = (whole, g.x_k, dy)
-    assert_close_trees(xp(both, *arguments), both(*arguments), 1e-11)
+    got, want = flatten(xp(both, *arguments)), flatten(both(*arguments))
+    assert got.keys() == want.keys()
+    largest = max(np.max(np.abs(tensor)) for tensor in want.values())
+    for name, tensor in want.items():  # one that is zero by symmetry (fire's b_in, all on) has no size of its own
+        size = np.max(np.abs(tensor))
+        assert np.max(np.abs(got[name] - tensor)) <= 1e-11 * (size if size > 1e-10 * largest else largest), name
 
 
 @every_case

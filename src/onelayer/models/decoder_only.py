@@ -147,16 +147,16 @@ def block_forward(
     skip = x.shape[1] - n
     x = tap("hook_resid_pre", x)
     if cfg.norm == "post":
-        out, c_attn = attention.forward(p.attn, x[:, skip:], x, places, position, at_scope(tap, "attn"))
+        out, c_attn = attention.forward(p.attn, x[:, skip:, :], x, places, position, at_scope(tap, "attn"))
         out = tap("hook_attn_out", out)
-        mid, c_ln1 = normalise.forward(p.ln1, x[:, skip:] + out, cfg.norm_eps, at_scope(tap, "ln1"))
+        mid, c_ln1 = normalise.forward(p.ln1, x[:, skip:, :] + out, cfg.norm_eps, at_scope(tap, "ln1"))
         mid = tap("hook_resid_mid", mid)
         out, c_mlp = feed_forward.forward(p.mlp, mid, cfg.activation, at_scope(tap, "mlp"))
         post, c_ln2 = normalise.forward(p.ln2, mid + tap("hook_mlp_out", out), cfg.norm_eps, at_scope(tap, "ln2"))
     else:
         a, c_ln1 = normalise.forward(p.ln1, x, cfg.norm_eps, at_scope(tap, "ln1"))
-        out, c_attn = attention.forward(p.attn, a[:, skip:], a, places, position, at_scope(tap, "attn"))
-        mid = tap("hook_resid_mid", x[:, skip:] + tap("hook_attn_out", out))
+        out, c_attn = attention.forward(p.attn, a[:, skip:, :], a, places, position, at_scope(tap, "attn"))
+        mid = tap("hook_resid_mid", x[:, skip:, :] + tap("hook_attn_out", out))
         m, c_ln2 = normalise.forward(p.ln2, mid, cfg.norm_eps, at_scope(tap, "ln2"))
         out, c_mlp = feed_forward.forward(p.mlp, m, cfg.activation, at_scope(tap, "mlp"))
         post = mid + tap("hook_mlp_out", out)
@@ -190,7 +190,7 @@ def add_last(x: Inexact[Array, "B T D"], more: Inexact[Array, "B n D"]) -> Inexa
     if skip == 0:
         return x + more
     xp = array_namespace(x)
-    return xp.concat([x[:, :skip], x[:, skip:] + more], axis=1)
+    return xp.concat([x[:, :skip, :], x[:, skip:, :] + more], axis=1)
 
 
 def usual_ids(n: int, cfg: ModelConfig) -> Array:

@@ -95,5 +95,5 @@ def bias(
 def bias_backward(dbias: Array, c: Cache, *, buckets: int, furthest: int, scale: float) -> tuple[None, Params]:
     xp = array_namespace(dbias)
     by_head = xp.sum(dbias, axis=0) if c.bucket.ndim == 2 else xp.permute_dims(dbias, (1, 0, 2, 3))
-    sums = [scatter_add_rows(by_head[h], c.bucket, buckets) for h in range(by_head.shape[0])]
+    sums = [scatter_add_rows(by_head[h, ...], c.bucket, buckets) for h in range(by_head.shape[0])]
     return None, Params(W_bias=xp.stack(sums))
