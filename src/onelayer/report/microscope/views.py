@@ -200,7 +200,7 @@ def _attention(
     yield project("v", sources, "values", Rule("dv", {"pattern": name["pattern"], "z": name["z"],
                                                       "rest": "sent back by the position method"}))  # fmt: skip
     rest = f"bias of {position.name}" if biased else ""
-    yield View(name["attn_scores"], "scores", "hts", "attention", st, sources,
+    yield View(name["attn_scores"], "before the softmax", "hts", "attention", st, sources,
                Rule("scores", {"q": q, "k": k, "rest": rest}), Rule("dscores", {"pattern": name["pattern"]}))  # fmt: skip
     yield View(name["pattern"], "attention pattern", "hts", "attention", st, sources,
                Rule("softmax", {"scores": name["attn_scores"]}),
@@ -210,7 +210,7 @@ def _attention(
         W = x.weights[f"{attn}.W_O"]
         return np.moveaxis(W, -1, 0).reshape(W.shape[-1], -1)
 
-    yield View(name["z"], "z: values, mixed", "thk", "head", st, sources,
+    yield View(name["z"], "values, mixed", "thk", "head", st, sources,
                Rule("mix", {"pattern": name["pattern"], "v": name["v"], "rest": f"{position.name}" if mixed else ""}),
                _top_of(t, out, GRADIENT, "W_O", W_O_T, 4))  # fmt: skip
 
@@ -242,7 +242,7 @@ def _feed_forward(t: Trace, st: str, scope: str, mid: str) -> Iterator[View]:
     yield View(route, "through the feed-forward", "td", "stream", st,
                gradient=_norm_back(t, ln, [mid]) if cfg.norm == "pre" else into)  # fmt: skip
     text = "pre = x W_in + b_in, x being the sum of what was written to the stream"
-    yield View(pre, "neurons, before the activation", "tf", "feed-forward", st,
+    yield View(pre, "before the activation", "tf", "feed-forward", st,
                value=Rule("terms", {"text": text}, terms),
                gradient=Rule("act_back", {"pre": pre, "post": post, "activation": cfg.activation}))  # fmt: skip
     yield View(post, "neurons", "tf", "feed-forward", st,

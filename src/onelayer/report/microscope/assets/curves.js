@@ -2,7 +2,7 @@
 
 import { shape } from "microscope/ribbons";
 
-const HEIGHT = 110;
+const HEIGHT = 116;
 const LEFT = 44;
 
 export class Curves {
@@ -27,7 +27,7 @@ export class Curves {
     const [low, high] = [Math.log10(Math.min(...found)), Math.log10(Math.max(...found))];
     const right = width - 78;
     this.x = (step) => LEFT + ((right - LEFT) * Math.log1p(step)) / Math.log1p(last);
-    const y = (loss) => HEIGHT - 22 - ((HEIGHT - 32) * (Math.log10(loss) - low)) / Math.max(high - low, 1e-9);
+    const y = (loss) => HEIGHT - 28 - ((HEIGHT - 38) * (Math.log10(loss) - low)) / Math.max(high - low, 1e-9);
     this.element.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     this.element.style.height = `${HEIGHT}px`;
     const drawn = [];
@@ -45,9 +45,9 @@ export class Curves {
       [ends[0][1], ends[1][1]] = [middle + above, middle - above];
     }
     for (const [name, height] of ends) drawn.push(words(right + 6, height + 4, name.replace("_", " "), name));
-    steps.forEach(({ step }, i) => drawn.push(shape("circle", { cx: this.x(step), cy: HEIGHT - 16, r: i === now ? 6 : 3, class: i === now ? "dot now" : "dot" })));
-    drawn.push(shape("line", { x1: this.x(steps[now].step), x2: this.x(steps[now].step), y1: 4, y2: HEIGHT - 22, class: "now" }));
-    drawn.push(words(LEFT - 4, HEIGHT - 1, "0"), words(right, HEIGHT - 1, `step ${last}`, "end"));
+    steps.forEach(({ step }, i) => drawn.push(shape("circle", { cx: this.x(step), cy: HEIGHT - 20, r: i === now ? 6 : 3, class: i === now ? "dot now" : "dot" })));
+    drawn.push(shape("line", { x1: this.x(steps[now].step), x2: this.x(steps[now].step), y1: 4, y2: HEIGHT - 26, class: "now" }));
+    drawn.push(words(LEFT - 4, HEIGHT - 3, "0"), words(right, HEIGHT - 3, `step ${last}`, "end"));
     this.element.replaceChildren(...drawn);
   }
 }

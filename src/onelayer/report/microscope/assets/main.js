@@ -110,6 +110,12 @@ function lay() {
     section.append(text("h2", heading), text("p", words), grid);
     main.append(section);
   }
+  measure();
+}
+
+function measure() {
+  document.getElementById("routes").parentElement.hidden = !about.routes.some((routes) => routes.scope === state.block);
+  for (const part of [ribbons, ...maps]) part.measure();
 }
 
 // The pattern beside the gradient of the scores, for those look at each other; otherwise a value beside its gradient.
@@ -122,7 +128,6 @@ function ordered(own, part) {
 
 function draw() {
   const block = about.routes.find((routes) => routes.scope === state.block);
-  document.getElementById("routes").parentElement.hidden = !block;
   ribbons.draw(state, block);
   for (const map of maps) if (map.element.isConnected) map.draw(state);
   for (const [name, control] of Object.entries(controls)) control.value = { example: numbers.example, loss: numbers.token, block: state.block, head: state.head }[name];
@@ -154,7 +159,7 @@ function choice(name, options, change) {
 }
 
 const question = (example) => (example.source ? `${example.source.join(" ")} → ` : "") + example.tokens.join(" ");
-choice("example", about.examples.map((example, i) => [i, `${question(example)} (${example.split} ${example.index})`]), (value) => {
+choice("example", about.examples.map((example, i) => [i, `${question(example)} · ${example.split} ${example.index}`]), (value) => {
   numbers.example = Number(value);
   report();
 });
@@ -164,7 +169,7 @@ choice("loss", losses, (value) => (numbers.token = Number(value)));
 choice("block", blocks.map((name) => [name, name]), (value) => {
   state.block = value;
   forget();
-  panel.innerHTML = hint;
+  idle();
   lay();
 });
 choice("head", Array.from({ length: about.model.n_heads }, (_, h) => [h, String(h)]), (value) => {
@@ -211,16 +216,22 @@ document.addEventListener("pointerdown", (event) => {
   if (!event.target.closest("canvas, .ribbon, aside, header, select, input")) release();
 });
 
+function idle() {
+  panel.innerHTML = hint;
+  panel.className = "idle";
+}
+
 function release() {
   forget();
   state.route = null;
-  panel.innerHTML = hint;
+  idle();
   draw();
 }
 
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 darkness.addEventListener("change", () => {
   readTheme();
+  measure();
   draw();
 });
 let waiting = 0;
@@ -228,6 +239,7 @@ new ResizeObserver(() => {
   cancelAnimationFrame(waiting);
   waiting = requestAnimationFrame(() => {
     if (!numbers.block) return;
+    measure();
     curves.draw(state.step);
     draw();
   });

@@ -3,7 +3,7 @@
 // Pointing at a cell, or moving to it with the arrow keys, tells `onPoint` which one it is; a click or Enter holds it.
 
 import { colour, inkColour, scale, usual } from "microscope/colours";
-import { format, symbol, title, where } from "microscope/formulas";
+import { format, symbol } from "microscope/formulas";
 import { position } from "microscope/numbers";
 
 const GUTTER = 64; // pixels for the labels of the strips
@@ -17,6 +17,7 @@ export class HeatMap {
     this.element.className = "map";
     this.element.dataset.view = name;
     this.element.dataset.side = side;
+    this.element.classList.toggle("alone", !this.view.value);
     this.caption = document.createElement("figcaption");
     this.canvas = document.createElement("canvas");
     this.canvas.tabIndex = 0;
@@ -41,11 +42,27 @@ export class HeatMap {
     return shown.flatMap((h) => rows.map((row) => ({ fixed: { h, [letter]: row } })));
   }
 
+  // Read apart from all drawing, which would make the browser lay out the page again for each map.
+  measure() {
+    this.width = this.element.clientWidth;
+    this.drawn = null;
+  }
+
+  // What the picture hangs on: as long as it is the same, nothing is drawn again.
+  signature(state) {
+    const { view } = this;
+    const reads = state.reads.filter((from) => from.name === this.name && from.side === this.side).map((from) => from.index);
+    const head = view.axes.includes("h") ? state.head : 0;
+    const places = [state.place[view.stack], view.sources === undefined ? 0 : state.place[view.sources]];
+    return JSON.stringify([state.step, this.numbers.example, this.numbers.token, head, places, this.pointed, reads]);
+  }
+
   draw(state) {
+    const { view, canvas, width } = this;
+    const signature = this.signature(state);
+    if (!width || this.drawn === signature) return;
+    this.drawn = signature;
     this.state = state;
-    const { view, canvas } = this;
-    const width = this.element.clientWidth;
-    if (!width) return;
     const last = view.axes.at(-1);
     const cells = view.shape.at(-1);
     const room = width - GUTTER - 2;
@@ -99,9 +116,13 @@ export class HeatMap {
 
   describe(largest) {
     const word = symbol(this.numbers, this.name, this.side);
-    const kind = this.side === "gradient" ? "gradient of " : "";
-    const label = `${kind}${this.view.label}`;
-    this.caption.replaceChildren(text("strong", word), text("span", label), text("small", `largest ${format(largest)}`));
+    const gradient = this.side === "gradient";
+    const label = gradient ? `gradient of: ${this.view.label}` : this.view.label;
+    const short = gradient && this.view.value ? "gradient" : this.view.label;
+    const told = `${word} ${largest}`;
+    if (told === this.described) return;
+    this.described = told;
+    this.caption.replaceChildren(text("strong", word), text("span", short), text("small", `largest ${format(largest)}`));
     this.caption.title = this.name;
     this.canvas.setAttribute("aria-label", `${label} (${this.name}). Arrow keys move from cell to cell, Enter holds one.`);
   }
@@ -159,12 +180,12 @@ export class HeatMap {
     return strip ? this.place(strip, index[this.view.axes.at(-1)]) : null;
   }
 
-  // The middle of a cell, on the screen.
+  // The middle of a cell on the screen, and half its size.
   centre(index) {
     const box = this.box(index);
     if (!box || !this.canvas.offsetParent) return null;
     const frame = this.canvas.getBoundingClientRect();
-    return { x: frame.left + box.x + this.cell / 2, y: frame.top + box.y + this.tall / 2 };
+    return { x: frame.left + box.x + this.cell / 2, y: frame.top + box.y + this.tall / 2, half: { x: this.cell / 2, y: this.tall / 2 } };
   }
 
   hover(event, hold = false) {
@@ -198,15 +219,11 @@ export class HeatMap {
     let j = index[this.view.axes.at(-1)] + step[1] + step[0] * this.columns;
     if (step[0] && (j < 0 || j >= cells)) {
       i += step[0];
-      j = (j + step[0] * 0 + cells * 2) % this.columns + (step[0] < 0 ? (this.folds - 1) * this.columns : 0);
+      j = ((j + this.folds * this.columns) % this.columns) + (step[0] < 0 ? (this.folds - 1) * this.columns : 0);
     }
     if (i < 0 || i >= this.shown.length || j < 0) return;
     this.act.free();
     this.point(i, Math.min(j, cells - 1), false);
-  }
-
-  get told() {
-    return this.pointed ? title(this.numbers, this.name, this.side, this.pointed) : "";
   }
 }
 
@@ -222,5 +239,3 @@ function fitted(pen, words, width) {
   while (short.length > 1 && pen.measureText(short).width > width) short = `${short.slice(0, -2)}…`;
   return short;
 }
-
-export { where };

@@ -5,11 +5,11 @@
 
 import { colour } from "microscope/colours";
 import { format } from "microscope/formulas";
-import { text } from "microscope/map";
 
 const SVG = "http://www.w3.org/2000/svg";
 const NODE = 12; // pixels, the width of a node
 const GAP = 4; // between nodes of a column
+const LINE = 13; // between names of nodes
 
 export class Ribbons {
   constructor(numbers, act) {
@@ -36,11 +36,20 @@ export class Ribbons {
     return { flows, whole: square.map((x) => Math.sqrt(Math.max(0, x))) };
   }
 
+  measure() {
+    this.width = this.element.parentElement.clientWidth;
+    this.drawnFor = null;
+  }
+
   draw(state, block) {
+    const { width } = this;
+    const { step, head, place, route } = state;
+    const words = route ? `${route.c}${route.from}${route.to}` : "";
+    const signature = JSON.stringify([block?.scope, step, this.numbers.example, this.numbers.token, head, place, words]);
+    if (!width || !block || this.drawnFor === signature) return;
+    this.drawnFor = signature;
     this.state = state;
     this.block = block;
-    const width = this.element.parentElement.clientWidth;
-    if (!width || !block) return;
     const { flows, whole } = this.flows(block);
     const total = flows.reduce((sum, flow) => sum + flow.norm, 0);
     const columns = flows[0].path.map((_, c) => [...new Set(flows.map((flow) => flow.path[c]))]);
@@ -58,11 +67,14 @@ export class Ribbons {
       const gap = names.length > 1 ? Math.min(GAP * 6, (height - 24 - used) / (names.length - 1)) : 0;
       let y = 12 + (height - 24 - used - gap * (names.length - 1)) / 2;
       return new Map(names.map((name, i) => {
-        const node = { x: margin.left + c * across, y, height: sizes[i] * unit, out: y, into: y };
+        const node = { x: margin.left + c * across, y, height: sizes[i] * unit, share: total ? sizes[i] / total : 0, out: y, into: y };
         y += node.height + gap;
         return [name, node];
       }));
     });
+
+    for (const column of nodes) spaced([...column.values()], height);
+    this.wide = across > 120;
 
     this.links = [];
     for (let c = 0; c + 1 < columns.length; c++)
@@ -81,6 +93,7 @@ export class Ribbons {
           this.links.push({ c, from, to, norm, product, cosine: most ? product / most : 0, path, share: norm / total, part });
         }
     this.whole = whole;
+    this.element.classList.toggle("picked", Boolean(state.route));
     this.element.replaceChildren(...this.links.map((link) => this.drawn(link)), ...columns.flatMap((names, c) =>
       names.flatMap((name) => this.node(nodes[c].get(name), name, c, columns.length))));
   }
@@ -99,9 +112,10 @@ export class Ribbons {
   node(node, name, c, columns) {
     const bar = shape("rect", { x: node.x, y: node.y, width: NODE, height: Math.max(node.height, 1), class: "node" });
     const words = this.label(name);
+    const share = this.wide && c > 0 && c < columns - 2 ? ` ${Math.round(100 * node.share)} %` : "";
     const chosen = name.slice(1) === String(this.state.head) && /^[QKV]/.test(name) || name === `@${this.state.place[this.block.stack]}`;
-    const label = shape("text", { x: node.x + NODE + 4, y: node.y + node.height / 2, class: chosen ? "chosen" : "" });
-    label.textContent = c === columns - 1 && words.length > 7 ? `${words.slice(0, 6)}…` : words;
+    const label = shape("text", { x: node.x + NODE + 4, y: node.label, class: chosen ? "chosen" : "" });
+    label.textContent = c === columns - 1 && words.length > 7 ? `${words.slice(0, 6)}…` : words + share;
     label.append(named(words));
     return [bar, label];
   }
@@ -158,6 +172,14 @@ const sumOf = (flows) => flows.reduce((sum, flow) => sum + flow.norm, 0);
 // Pale colours are hard to tell: a cosine of 0.3 is already clearly coloured; zero stays grey by its outline.
 const strong = (cosine) => Math.sign(cosine) * Math.sqrt(Math.abs(cosine));
 
+// Where the names of a column's nodes stand: at their middles, but never closer than a line of text.
+function spaced(nodes, height) {
+  let last = -Infinity;
+  for (const node of nodes) last = node.label = Math.max(node.y + node.height / 2, last + LINE);
+  let next = height + LINE / 2;
+  for (const node of nodes.toReversed()) next = node.label = Math.min(node.label, next - LINE);
+}
+
 function ribbon(x0, y0, x1, y1, thick) {
   const middle = (x0 + x1) / 2;
   return `M${x0} ${y0}C${middle} ${y0} ${middle} ${y1} ${x1} ${y1}V${y1 + thick}C${middle} ${y1 + thick} ${middle} ${y0 + thick} ${x0} ${y0 + thick}Z`;
@@ -174,5 +196,3 @@ export function shape(tag, attributes = {}) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   return element;
 }
-
-export { text };
