@@ -7,7 +7,6 @@ Matrix products stay with NumPy's BLAS: there is nothing faster on a CPU.
 `available()` is empty where numba is not installed. Adding a kernel is a function and a line in its file's KERNELS.
 """
 
-from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,7 +19,7 @@ FILES = ("activations", "cross_entropy", "norms", "optimizers", "softmax", "tabl
 
 
 @cache
-def available() -> Mapping[str, Kernel]:
+def available() -> dict[str, Kernel]:
     """Every kernel by the name of the function that it stands in for."""
     if find_spec("numba") is None:
         return {}

@@ -203,12 +203,20 @@ def usual_ids(n: int, cfg: ModelConfig) -> Array:
     return natural(n)
 
 
+def _looking_back(T: int, xp: Any) -> Array:
+    """[t, s]: whether s ≤ t. On NumPy it is a view of 2T − 1 numbers: long contexts must not pay T² for it."""
+    if isinstance(xp.arange(1), np.ndarray):
+        past = np.arange(2 * T - 1) < T
+        return np.lib.stride_tricks.sliding_window_view(past, T)[::-1]
+    return xp.arange(T)[:, None] >= xp.arange(T)[None, :]
+
+
 def look_mask(T: int, n: int, causal: bool, present: Array | None, like: Array) -> Array | None:
     """Which of T keys the last n of T queries may look at: bool [1 or B, 1, 1 or n, T]; None where all may be seen."""
     xp = array_namespace(like)
     mask = None
     if causal and n > 1:
-        mask = xp.asarray(np.tril(np.ones((T, T), dtype=bool))[None, None, T - n :])
+        mask = xp.asarray(_looking_back(T, xp)[None, None, T - n :, :])
     if present is not None:
         padding = xp.astype(present, xp.bool)[:, None, None, :]
         mask = padding if mask is None else xp.logical_and(mask, padding)

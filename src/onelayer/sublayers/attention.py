@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Inexact
 
 from ..arrays import Array, Tap, array_namespace, keep, map_tree, sum_to
+from ..fused import fused
 from ..layers import softmax
 from ..positions import Felt, Method, Places
 
@@ -60,6 +61,7 @@ class Cache(NamedTuple):
     mix: Any
 
 
+@fused
 def forward(
     p: Params,
     x_q: Inexact[Array, "B T D"],
@@ -99,6 +101,7 @@ def attend(
     return z, Cache(p, x_q, x_k, q_turned, k_turned, v, z, c_softmax, c_turn, c_bias, c_mix)
 
 
+@fused
 def backward(
     dout: Inexact[Array, "B T D"], c: Cache, position: Method, tap: Tap = keep
 ) -> tuple[Inexact[Array, "B T D"], Inexact[Array, "B S D"], Params]:

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...arrays import flatten, map_tree
+from ...fused import using
+from ...sublayers import attention_blocked
 from ...tasks import Batch, Task
 from .. import step as steps
 from ..batches import Batches
@@ -31,7 +33,7 @@ class Engine:
         self.batches = Batches(task.train, config.batch_size, config.seed)
         self.train, self.test = (_on_device(split, config.dtype) for split in (task.train, task.test))
         self._steps = jax.jit(self._scan)
-        self._scores = jax.jit(partial(scores, objective=self.objective))
+        self._scores = jax.jit(using(attention_blocked.STAND_INS)(partial(scores, objective=self.objective)))
         self._locate = jax.jit(self._first_bad)
 
     def start(self) -> TrainState:
@@ -51,7 +53,9 @@ class Engine:
     def evaluate(self, state: TrainState) -> dict[str, float]:
         figures: dict[str, float] = {}
         for split, batch in (("train", self.train), ("test", self.test)):
-            figures |= summarise(self.task, split, *(np.asarray(part) for part in self._scores(state.params, batch)))
+            with jax.default_matmul_precision(self.config.precision):
+                parts = self._scores(state.params, batch)
+            figures |= summarise(self.task, split, *(np.asarray(part) for part in parts))
         return figures
 
     def to_host(self, state: TrainState) -> TrainState:
@@ -61,6 +65,7 @@ class Engine:
         return map_tree(jnp.asarray, state)
 
     def _scan(self, state: TrainState, ts: jax.Array, chosen: jax.Array | None, train: Batch) -> tuple[Any, Any]:
+        @using(attention_blocked.STAND_INS)
         def one(state: TrainState, at: tuple[jax.Array, jax.Array | None]) -> tuple[TrainState, dict[str, jax.Array]]:
             t, rows = at
             batch = train if rows is None else map_tree(lambda a: a[rows], train)
@@ -82,6 +87,7 @@ class Engine:
                     if not np.all(np.isfinite(np.asarray(tensor))):
                         raise Diverged(step + i, name, kind)
 
+    @using(attention_blocked.STAND_INS)
     def _first_bad(self, state: TrainState, batch: Batch, t: jax.Array) -> tuple[TrainState, jax.Array, Any]:
         new, figures, raw = steps.take(state, batch, t, self.objective, self.rules)
         return new, figures["loss"], raw

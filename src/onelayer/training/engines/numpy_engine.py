@@ -1,6 +1,7 @@
 """The NumPy engine: the step as it is written, one array after the other. The default.
 
-Where numba is installed, fused kernels stand in for the layers' elementwise passes (kernels/).
+Where numba is installed, fused kernels stand in for the layers' elementwise passes (kernels/); long attention is done
+in blocks (sublayers/attention_blocked.py).
 Where each step sees all training examples, an evaluation's forward pass over them is the next step's: it is kept.
 """
 
@@ -11,6 +12,7 @@ import numpy as np
 from ... import kernels
 from ...arrays import flatten, map_tree
 from ...fused import using
+from ...sublayers import attention_blocked
 from ...tasks import Batch, Task
 from .. import step as steps
 from ..batches import Batches
@@ -40,7 +42,7 @@ class Engine:
         return steps.start(self.objective, self.rules, self.config.seed, self.config.dtype)
 
     def run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
-        with using(kernels.available()):
+        with using(kernels.available() | attention_blocked.STAND_INS):
             return self._run(state, step, n)
 
     def _run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
@@ -58,7 +60,7 @@ class Engine:
         return state, {"loss": losses, "grad_norm": norms}
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        with using(kernels.available()):
+        with using(kernels.available() | attention_blocked.STAND_INS):
             return self._evaluate(state)
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:

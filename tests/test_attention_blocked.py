@@ -1,0 +1,152 @@
+"""Guards sublayers/attention_blocked.py: blocks give attention's numbers and gradients, and hold no [T, S] matrix."""
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onelayer import fused, positions
+from onelayer.arrays import flatten, generator, map_tree, natural
+from onelayer.models import decoder_only
+from onelayer.models.config import ModelConfig
+from onelayer.models.decoder_only import look_mask
+from onelayer.positions import Places, Size
+from onelayer.sublayers import attention, attention_blocked
+
+B, T, H, K, D = 2, 23, 3, 4, 10
+PAIRWISE = [
+    name
+    for name in positions.available()
+    if ((method := positions.get(name)).pairwise or not method.has("score")) and not method.has("value")
+]
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    monkeypatch.setattr(attention_blocked, "BLOCK", 5)
+    monkeypatch.setattr(attention_blocked, "LONG", 1)
+
+
+def random(*shape: int) -> np.ndarray:
+    return generator(3, "test_attention_blocked", *shape).standard_normal(shape)
+
+
+def drawn(method: positions.Method, size: Size) -> attention.Params:
+    pos = method.init(generator(0, "pos"), size) if method.in_attention else None
+    pos = map_tree(lambda a: a + 0.3 * random(*a.shape), pos)
+    weights = (0.5 * random(H, D, K), 0.4 * random(H, D, K), random(H, D, K), random(H, K, D))
+    return attention.Params(*weights, random(H, K), random(H, K) + 1, random(H, K) - 1, random(D), pos)
+
+
+def agree(p: Any, x_q: Any, x_k: Any, places: Places, method: positions.Method) -> None:
+    dout = random(*x_q.shape)
+    assert attention_blocked.fits(x_q, x_k, method, attention.keep)
+    out, c = attention.forward(p, x_q, x_k, places, method)
+    expected = out, *attention.backward(dout, c, method)
+    with fused.using(attention_blocked.STAND_INS):
+        out, c = attention.forward(p, x_q, x_k, places, method)
+        got = out, *attention.backward(dout, c, method)
+    assert isinstance(c, attention_blocked.Cache)
+    a, b = flatten(got), flatten(expected)
+    assert a.keys() == b.keys()
+    for name in a:
+        if name.endswith("b_K"):  # a constant added to all keys is not felt: what is left is rounding
+            assert np.abs(a[name] - b[name]).max() < 1e-11
+        else:
+            assert np.linalg.norm(a[name] - b[name]) <= 1e-12 * (np.linalg.norm(b[name]) or 1), name
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+@pytest.mark.parametrize("causal", [True, False])
+def test_equals_attention(name, causal):
+    method = positions.get(name)
+    size = Size(D, H, K, T, causal)
+    x = random(B, T, D)
+    agree(drawn(method, size), x, x, Places(natural(T), natural(T), look_mask(T, T, causal, None, x), causal), method)
+
+
+@pytest.mark.parametrize("n", [1, 7])
+@pytest.mark.parametrize("name", ["none", "t5", "rope"])
+def test_last_queries_alone(n, name):
+    method, x = positions.get(name), random(B, T, D)
+    places = Places(natural(T)[T - n :], natural(T), look_mask(T, n, True, None, x), True)
+    agree(drawn(method, Size(D, H, K, T)), x[:, T - n :], x, places, method)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("causal", [True, False])
+def test_padding(batch, causal):
+    method, x = positions.get("none"), random(batch, T, D)
+    present = natural(T)[None] >= np.arange(6, 6 + batch)[:, None]  # the first may see nothing, as causal as it is
+    places = Places(natural(T), natural(T), look_mask(T, T, causal, present, x), causal)
+    agree(drawn(method, Size(D, H, K, T)), x, x, places, method)
+
+
+def test_across():
+    method, x_q, x_k = positions.get("none"), random(B, 9, D), random(B, T, D)
+    agree(drawn(method, Size(D, H, K, T)), x_q, x_k, Places(natural(9), natural(T), None, False), method)
+
+
+@pytest.mark.parametrize("name", ["cope", "forget", "shaw"])
+def test_what_looks_at_all_keys_is_not_cut_up(name):
+    assert not attention_blocked.fits(random(B, T, D), random(B, T, D), positions.get(name), attention.keep)
+
+
+def test_short_or_watched_attention_is_left_alone(monkeypatch):
+    x, method = random(B, T, D), positions.get("none")
+    assert not attention_blocked.fits(x, x, method, lambda name, value: value)
+    monkeypatch.setattr(attention_blocked, "LONG", T + 1)
+    assert not attention_blocked.fits(x, x, method, attention.keep)
+
+
+def test_on_every_backend(xp):
+    method = positions.get("t5")
+    p, x = drawn(method, Size(D, H, K, T)), random(B, T, D)
+
+    def both(p: Any, x: Any, dout: Any) -> Any:
+        places = Places(natural(T), natural(T), look_mask(T, T, True, None, x), True)
+        out, c = attention_blocked.forward_in_blocks(p, x, x, places, method)
+        return out, *attention_blocked.backward_in_blocks(dout, c, method)
+
+    places = Places(natural(T), natural(T), look_mask(T, T, True, None, x), True)
+    out, c = attention.forward(p, x, x, places, method)
+    expected = flatten((out, *attention.backward(random(B, T, D), c, method)))
+    for name, value in flatten(xp(both, p, x, random(B, T, D))).items():
+        if not name.endswith("b_K"):
+            assert np.linalg.norm(value - expected[name]) <= 1e-12 * (np.linalg.norm(expected[name]) or 1), name
+
+
+def test_a_whole_model():
+    shape: dict[str, Any] = {"vocab_size": 11, "n_ctx": T, "d_model": 12, "n_heads": 3, "d_mlp": 9, "n_layers": 2}
+    cfg = ModelConfig(**shape, norm="pre", position="rope")
+    p, tokens = decoder_only.init(cfg, 0), generator(0, "tokens").integers(0, 11, (B, T))
+    dlogits = random(B, T, 11)
+
+    def gradients() -> dict[str, Any]:
+        _, c = decoder_only.forward(p, tokens, cfg)
+        return flatten(decoder_only.backward(dlogits, c, cfg))
+
+    expected = gradients()
+    with fused.using(attention_blocked.STAND_INS):
+        for name, value in gradients().items():
+            assert np.linalg.norm(value - expected[name]) <= 1e-12 * np.linalg.norm(expected[name]), name
+
+
+def test_memory_grows_with_length_not_with_its_square(monkeypatch):
+    monkeypatch.setattr(attention_blocked, "BLOCK", 64)
+    method = positions.get("none")
+    p = drawn(method, Size(D, H, K, T))
+
+    def peak(length: int) -> int:
+        x = random(1, length, D)
+        tracemalloc.start()
+        with fused.using(attention_blocked.STAND_INS):
+            places = Places(natural(length), natural(length), look_mask(length, length, True, None, x), True)
+            _, c = attention.forward(p, x, x, places, method)
+            attention.backward(x, c, method)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(2048) < 2.2 * peak(1024)
