@@ -1,0 +1,1 @@
+"""Decoding: from a trained model to the tokens that it says."""
