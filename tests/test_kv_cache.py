@@ -18,7 +18,9 @@ SHAPE: dict[str, Any] = {"vocab_size": V, "n_ctx": 20, "d_model": 12, "n_heads":
 
 def drawn(cfg: ModelConfig) -> Any:
     rng = generator(1, "test_kv_cache")
-    return map_tree(lambda a: a + 0.7 * rng.standard_normal(a.shape), decoder_only.init(cfg, 0))
+    return map_tree(
+        lambda a: a + (0.7 if a.ndim > 1 else 0.1) * rng.standard_normal(a.shape), decoder_only.init(cfg, 0)
+    )
 
 
 def prompt(n: int = 4) -> np.ndarray:
