@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {  # name: what `onelayer --help` says of it
     "runs": "List the runs there are, show one, compare some.",
     "explain": "Take one number of a run apart: a tree whose children sum to their parent.",
     "gradcheck": "Check every hand-derived gradient against the complex-step derivative.",
+    "positions": "List every positional encoding, show one in pictures, or all on one page.",
     "report": "Write the page of a run: one HTML file that opens without a network.",
     "microscope": "Write the page that takes a run's gradients apart, cell by cell, at every checkpoint.",
 }

@@ -30,7 +30,7 @@ from onelayer.training.files import replace_file
 
 NAME = "report.html"
 ASSETS = Path(__file__).parent / "assets"
-MODULES = ("plotly", "figures")  # assets/NAME.js, imported as "onelayer/NAME"
+MODULES = ("plotly", "figures", "counter")  # assets/NAME.js, imported as "onelayer/NAME"
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -86,7 +86,14 @@ def _for_template(name: str, section: Section) -> dict[str, Any]:
         for panel in section.panels
     ]
     paragraphs = [paragraph for paragraph in section.text.split("\n\n") if paragraph.strip()]
-    return {**section._asdict(), "name": name, "panels": panels, "paragraphs": paragraphs}
+    return {**section._asdict(), "name": name, "panels": panels, "paragraphs": paragraphs, "counter": _counter(section)}
+
+
+def _counter(section: Section) -> dict[str, Any] | None:
+    if section.counter is None:
+        return None
+    rows = {name: lamps.round(3).tolist() for name, lamps in section.counter.rows.items()}
+    return {"json": _json(rows), "caption": section.counter.caption}
 
 
 def _figure(figure: Any) -> Markup:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import plotly.graph_objects as go
 
 
@@ -14,6 +15,13 @@ class Panel(NamedTuple):
     wide: bool = True
 
 
+class Counter(NamedTuple):
+    """A slider that counts through positions and lights what each row of lamps is at that position."""
+
+    rows: Mapping[str, np.ndarray]  # name -> [position, lamp], 0 (dark) to 1 (bright)
+    caption: str
+
+
 class Section(NamedTuple):
     """Plain text throughout: the page does the escaping. A blank line in `text` starts a new paragraph."""
 
@@ -22,3 +30,4 @@ class Section(NamedTuple):
     panels: tuple[Panel, ...] = ()
     facts: Mapping[str, str] = {}
     listings: Mapping[str, str] = {}  # a name and a preformatted text that it unfolds to
+    counter: Counter | None = None

@@ -189,9 +189,7 @@ def _test(cell: Cell, budget: Budget, probe: str, seed: int, stretch: float) -> 
     return [drawn.tokens, drawn.targets, drawn.weights, ids]
 
 
-def _ids(
-    cell: Cell, budget: Budget, probe: str, seed: int, tokens: np.ndarray, training: bool = True
-) -> np.ndarray:
+def _ids(cell: Cell, budget: Budget, probe: str, seed: int, tokens: np.ndarray, training: bool = True) -> np.ndarray:
     """[steps batch T]; one draw a batch."""
     rng = generator(seed, "first look", "ids", probe, int(training), tokens.shape[-1])
     numbering = numberings.get(cell.numbering, **_numbering(cell, budget, probe))
@@ -242,7 +240,9 @@ def run_sum(operation: str, position: str, seed: int, p: int = 31, steps: int = 
 def mirror_closed(operation: str, p: int, seed: int, fraction: float = 0.8) -> Task:
     """The whole table, divided so that (a, b) and (b, a) are on the same side."""
     task = arithmetic.make(operation, p=p, seed=seed)
-    tokens, targets = (np.concatenate([getattr(b, name) for b in (task.train, task.test)]) for name in Batch._fields[:2])
+    tokens, targets = (
+        np.concatenate([getattr(b, name) for b in (task.train, task.test)]) for name in Batch._fields[:2]
+    )
     low, high = np.minimum(tokens[:, 0], tokens[:, 1]), np.maximum(tokens[:, 0], tokens[:, 1])
     pairs, orbit = np.unique(low * p + high, return_inverse=True)
     shown = generator(seed, "first look", "pairs").permutation(len(pairs)) < round(fraction * len(pairs))

@@ -68,7 +68,9 @@ def make(
         raise unknown("probe", probe, PROBES)
     n = splits.check_whole("n", n, A + 1, 64)
     if isinstance(stretch, bool) or not isinstance(stretch, int | float) or not 1 <= stretch <= 4:
-        raise BadInput(f"stretch = {stretch!r} is out of range: test sequences are that many times as long. Allowed: 1 to 4")
+        raise BadInput(
+            f"stretch = {stretch!r} is out of range: test sequences are that many times as long. Allowed: 1 to 4"
+        )
     n_train, n_test = (splits.check_whole(k, v, 1, 2**20) for k, v in (("n_train", n_train), ("n_test", n_test)))
     length, beyond = round(stretch * n), 0 if stretch == 1 else n
     train = draw(probe, n_train, n, generator(seed, "probe", probe, "train"))

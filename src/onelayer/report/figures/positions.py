@@ -1,5 +1,7 @@
 """What a positional encoding does at each position: to an embedding, to a query, to the scores."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -23,3 +25,47 @@ def bias(values: np.ndarray) -> go.Figure:
     return plots.heat_map(
         values, x_title="key position", y_title="query position", value="bias", downward=True, limits=(-bound, bound)
     )
+
+
+def alike(values: np.ndarray) -> go.Figure:
+    """values [position, position]: how like two places are."""
+    return plots.heat_map(values, x_title="position", y_title="position", value="similarity", downward=True)
+
+
+def by_offset(offsets: np.ndarray, series: Mapping[str, np.ndarray], y_title: str) -> go.Figure:
+    """series: name -> [offset]."""
+    return plots.lines(offsets, series, x_title="offset: query position − key position", y_title=y_title)
+
+
+def spectrum(amplitude: np.ndarray) -> go.Figure:
+    """amplitude [frequency, dimension]."""
+    return plots.heat_map(amplitude, x_title="dimension", y_title="cycles", value="|FFT|")
+
+
+def singular(values: np.ndarray) -> go.Figure:
+    """values [rank]."""
+    return plots.bars(np.arange(1, values.size + 1), values, x_title="rank", y_title="singular value")
+
+
+def over_training(steps: np.ndarray, tables: np.ndarray) -> go.Figure:
+    """tables [step, position, dimension]: how like each table is to the last, and how long its rows are."""
+    flat = tables.reshape(len(tables), -1)
+    lengths = np.linalg.norm(flat, axis=1)
+    cosine = flat @ flat[-1] / np.maximum(lengths * lengths[-1], np.finfo(float).tiny)
+    rows = np.linalg.norm(tables, axis=2)
+    series = {"cosine with the last": cosine, "mean row length": rows.mean(axis=1)}
+    return plots.lines(steps, series, x_title="step", y_title="")
+
+
+def shares(steps: np.ndarray, series: Mapping[str, np.ndarray]) -> go.Figure:
+    """series: name -> [step], parts of a gradient that sum to 1."""
+    return plots.over_steps(steps, series, y_title="share of the gradient")
+
+
+def bias_over_training(steps: Sequence[int], offsets: np.ndarray, values: np.ndarray) -> go.Figure:
+    """values [step, offset]: the bias of one head."""
+    bound = float(np.abs(values).max()) or 1.0
+    return plots.heat_map(
+        values, x=offsets, x_title="offset", y_title="step", y_labels=[f"{step:,}" for step in steps], value="bias",
+        limits=(-bound, bound),
+    )  # fmt: skip
