@@ -21,7 +21,7 @@ def microscope(
     out: Annotated[Path | None, Parameter(help="The page. By default RUN/microscope.html.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the microscope page of a run: every value and gradient of a few examples, with its formula, at every checkpoint.
+    """Write the microscope page of a run: each value and gradient of a few examples, with its formula, over training.
 
     $ onelayer microscope runs/arithmetic-x-plus-y-0-20261123-164500 --examples train:3,test:5
 

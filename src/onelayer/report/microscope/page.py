@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from onelayer.errors import BadInput
 from onelayer.report.inline import data_url, json_text
-from onelayer.report.microscope.payload import BUDGET, Payload, build, choose
+from onelayer.report.microscope.payload import BUDGET, Payload, build, choose, usual
 from onelayer.report.run import Run
 from onelayer.training.files import replace_file
 
@@ -48,10 +48,13 @@ def write_microscope(
     page = run.directory.path / NAME if out is None else Path(out)
     if page.is_dir() or not page.absolute().parent.is_dir():
         raise BadInput(f"cannot write {page}: give the name of a file in a directory that exists")
-    chosen = choose(run, examples)
-    payload = build(run, chosen, steps, budget)
+    if examples is None:
+        chosen, payload = usual(run, steps, budget)
+    else:
+        chosen = choose(run, examples)
+        payload = build(run, chosen, steps, budget)
     replace_file(page, render(run.title, run.directory.path.resolve().name, payload).encode())
-    return Written(page, [f"{e.split}:{e.index}" for e in chosen], list(payload.blocks), payload.left_out)
+    return Written(page, [f"{e.split}:{e.number}" for e in chosen], list(payload.blocks), payload.left_out)
 
 
 def render(title: str, subtitle: str, payload: Payload) -> str:

@@ -13,7 +13,7 @@ Layout   every example takes `stride` numbers; a view's values begin at its `val
 import base64
 import gzip
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,25 +31,25 @@ from onelayer.tasks import Batch
 from onelayer.training.objective import init
 from onelayer.training.step import make_objective
 
-__all__ = ["BUDGET", "Example", "build", "choose"]
+__all__ = ["BUDGET", "Example", "Payload", "build", "choose", "usual"]
 
 BUDGET = 7_600_000  # bytes of all blocks together: what leaves a page of 8 MB room for itself
-SHOWN = 3  # examples of either split, where none are asked for
+ENOUGH = 6  # checkpoints: rather fewer examples than fewer of these
 
 
 class Example(NamedTuple):
     split: str  # train or test
-    index: int
+    number: int
 
 
 # ---------------------------------------------------------------------------------------------------- which examples
 
 
-def choose(run: Run, asked: Sequence[str] | None) -> list[Example]:
-    """`["train:3", "test:5", "7"]` as examples (a bare number is of the test split); None: a few, spread over both."""
+def choose(run: Run, asked: Sequence[str] | None = None, each: int = 3) -> list[Example]:
+    """`["train:3", "test:5", "7"]` as examples (a bare number is of the test split); None: some, spread over both."""
     sizes = {"train": len(run.task.train.tokens), "test": len(run.task.test.tokens)}
     if asked is None:
-        return [Example(split, index) for split, n in sizes.items() for index in spread(n, SHOWN)]
+        return [Example(split, number) for split, n in sizes.items() for number in spread(n, each)]
     return list(dict.fromkeys(_example(word, sizes) for word in asked))
 
 
@@ -59,7 +59,8 @@ def _example(word: str, sizes: Mapping[str, int]) -> Example:
     if split not in sizes or not number.isdecimal():
         raise BadInput(f"an example is train:N, test:N or N, counted from 0; received {word!r}; such as train:3,test:5")
     if int(number) >= sizes[split]:
-        raise BadInput(f"the {split} split has {sizes[split]} examples; received {word!r}, allowed: 0 to {sizes[split] - 1}")
+        last = sizes[split] - 1
+        raise BadInput(f"the {split} split has {last + 1} examples; received {word!r}, allowed: 0 to {last}")
     return Example(split, int(number))
 
 
@@ -97,10 +98,10 @@ def build(run: Run, examples: Sequence[Example], steps: Sequence[int] | None = N
     batch = _batch(run, examples)
     like = init(objective.model, 0)
 
-    def look(step: int) -> "_Step":
+    def look(step: int) -> Step:
         weights = run.weights(step)
         params = unflatten({name: np.asarray(weights[name], np.float64) for name in flatten(like)}, like)
-        return _Step.of(trace(params, batch, objective.model, vocabulary=run.task.vocabulary, **settings))
+        return Step(trace(params, batch, objective.model, vocabulary=run.task.vocabulary, **settings))
 
     known = _known(run, steps)
     first = look(known[-1])
@@ -136,6 +137,21 @@ def build(run: Run, examples: Sequence[Example], steps: Sequence[int] | None = N
     return Payload(about, {step: packed[step] for step in chosen}, sorted(set(known) - set(chosen)))
 
 
+def usual(run: Run, steps: Sequence[int] | None = None, budget: int = BUDGET) -> tuple[list[Example], Payload]:
+    """Three examples of either split; two, or one, where otherwise there were no room for a handful of checkpoints."""
+    for each in (3, 2, 1):
+        examples = choose(run, each=each)
+        try:
+            payload = build(run, examples, steps, budget)
+        except BadInput:
+            if each == 1:
+                raise
+            continue
+        if each == 1 or not payload.left_out or len(payload.blocks) >= ENOUGH:
+            return examples, payload
+    raise AssertionError
+
+
 def _known(run: Run, steps: Sequence[int] | None) -> list[int]:
     saved = run.checkpoints
     if not saved:
@@ -152,7 +168,7 @@ def _known(run: Run, steps: Sequence[int] | None) -> list[int]:
 def _batch(run: Run, examples: Sequence[Example]) -> Batch:
     def rows(field: str) -> Array | None:
         found = [getattr(getattr(run.task, e.split), field) for e in examples]
-        return None if found[0] is None else np.stack([x[e.index] for x, e in zip(found, examples, strict=True)])
+        return None if found[0] is None else np.stack([x[e.number] for x, e in zip(found, examples, strict=True)])
 
     return Batch(*(rows(field) for field in Batch._fields))
 
@@ -165,12 +181,13 @@ def _described(run: Run, examples: Sequence[Example], batch: Batch) -> list[dict
         weights = np.ones(batch.targets.shape[1]) if batch.weights is None else batch.weights[n]
         told.append(
             {
-                "split": example.split, "index": example.index,
+                "split": example.split,
+                "index": example.number,
                 "tokens": [words[i] for i in batch.tokens[n]],
                 "source": None if batch.source is None else [sources[i] for i in batch.source[n]],
                 "targets": batch.targets[n].tolist(),
                 "weights": (weights / max(weights.sum(), 1e-300)).tolist(),
-            }  # fmt: skip
+            }
         )
     return told
 
@@ -183,41 +200,36 @@ def _curves(run: Run) -> dict[str, list[Any]]:
     except BadInput:
         return {"step": []}
     every = max(1, len(columns["step"]) // 300)
-    return {name: [float(f"{x:.5g}") if np.isfinite(x) else None for x in values[::every]] for name, values in columns.items()}
+    return {name: [_brief(x) for x in values[::every]] for name, values in columns.items()}
+
+
+def _brief(x: float) -> float | None:
+    return float(f"{x:.5g}") if np.isfinite(x) else None
 
 
 # ---------------------------------------------------------------------------------------------------- one checkpoint
 
 
-class _Step:
+class Step:
     """The numbers of one checkpoint, and where each stands."""
 
     def __init__(self, t: Trace) -> None:
-        self.t = t
-        B, R = t.batch.targets.shape
+        R = t.batch.targets.shape[1]
         self.losses, own = _own(t)
-        self.dlogits = t.dlogits * own[:, None, None]
-        self.t = _rescaled(t, self.dlogits)
-        self.gates = [{}] if R == 1 else [{}, *({"logits": _only(r)} for r in range(R))]
+        self.t = through(t, {"logits": own[:, None, None]})
+        self.gates = [{}] if R == 1 else [{}, *({"logits": only(r)} for r in range(R))]
         self.numbers: list[Array] = []  # each [B, n]
         self.indices: list[Array] = []
         self.stride = self.index_stride = 0
         self.routes = [self._routes(block) for block in _blocks(self.t)]
-        looks = [
-            Look.of(_with(self.t, gate), {block["scope"]: _by_end(block["parts"][i], block["labels"]) for block in self.routes})
-            for i, gate in enumerate(self.gates)
-        ]
+        looks = [Look.of(through(self.t, gate), self._ends(i)) for i, gate in enumerate(self.gates)]
         self.views = [self._view(view, looks) for view in views(self.t)]
-
-    @classmethod
-    def of(cls, t: Trace) -> "_Step":
-        return cls(t)
 
     def _routes(self, scope: str) -> dict[str, Any]:
         """‖part‖ and ⟨part, gradient⟩ at each position, of each route into a block, for each part of the loss."""
         stack = scope[: scope.index("blocks.")]
-        found = routes(self.t, f"{stack}embed.W_E", scope)
-        found = [part for part in found if part.label != "unembed"]
+        found = [part for part in routes(self.t, f"{stack}embed.W_E", scope) if part.label != "unembed"]
+        rows = self.t.values[f"{scope}.hook_resid_pre"].shape[1]
         name = f"{scope}.hook_resid_pre"
         parts, at = [], []
         for gate in self.gates:
@@ -228,7 +240,11 @@ class _Step:
             at.append([self._put(np.moveaxis(norms, 0, 1)), self._put(np.moveaxis(products, 0, 1))])
             parts.append(every)
         labels = [[_plain(stage) for stage in part.label.split(" · ")] for part in found]
-        return {"scope": scope, "labels": labels, "at": at, "parts": parts, "positions": every.shape[2], "stack": stack}
+        return {"scope": scope, "labels": labels, "at": at, "parts": parts, "positions": rows, "stack": stack}
+
+    def _ends(self, i: int) -> dict[str, Parts]:
+        """The gradient into each block by the last stage of its route, for the i-th part of the loss."""
+        return {block["scope"]: _by_end(block["parts"][i], block["labels"]) for block in self.routes}
 
     def routes_described(self) -> list[dict[str, Any]]:
         return [{key: block[key] for key in ("scope", "labels", "at", "positions", "stack")} for block in self.routes]
@@ -322,20 +338,17 @@ def _own(t: Trace) -> tuple[list[float], Array]:
     return losses, np.divide(sums.sum(), sums, out=np.zeros_like(sums), where=sums > 0)
 
 
-def _rescaled(t: Trace, dlogits: Array) -> Trace:
-    """The trace with another ∂loss/∂logits, its backward run again."""
-    return _with(t, {"logits": lambda _: dlogits})
-
-
-def _with(t: Trace, gates: Mapping[str, Any]) -> Trace:
+def through(t: Trace, gates: Mapping[str, Any]) -> Trace:
+    """The trace, its backward run again with these gates."""
     if not gates:
         return t
     run = replay(t, gates)
-    fields = {name: getattr(t, name) for name in Trace.__dataclass_fields__}
-    return Trace(**{**fields, "gradients": run.gradients, "weight_gradients": flatten(run.weights)})
+    return replace(t, gradients=run.gradients, weight_gradients=flatten(run.weights))
 
 
-def _only(r: int) -> Any:
+def only(r: int) -> Any:
+    """The gate through which the r-th position's loss alone passes."""
+
     def gate(x: Array) -> Array:
         return np.where(np.arange(x.shape[1])[None, :, None] == r, x, 0.0)
 
@@ -380,5 +393,3 @@ def _largest(left: Array, weight: Array, keep: int) -> tuple[Array, Array]:
             order = np.argsort(-np.take_along_axis(size, some, axis=1), axis=1, kind="stable")
             index[b, t] = np.take_along_axis(some, order, axis=1)
     return index, weight[index, np.arange(weight.shape[1])[:, None]]
-
-

@@ -3,8 +3,8 @@
 reads(t)["blocks.0.mlp"]   [("embedding", [B T D]), ("head 0", …), …, ("biases", …)], which add up to what the
                            feed-forward network of block 0 reads; likewise attention and the unembedding
 
-Norms    y = g r (x − mean x) + b is linear in x once r = 1/√(mean (x − mean x)² + ε) is known: each part passes with the
-         r of the whole, and b goes to the part "biases". So the parts still add up, exactly.
+Norms    y = g r (x − mean x) + b is linear in x once r = 1/√(mean (x − mean x)² + ε) is known: each part passes with
+         the r of the whole, and b goes to the part "biases". So the parts still add up, exactly.
 
 Source   Elhage et al. 2021, A mathematical framework for Transformer circuits (heads write to the stream independently)
 """

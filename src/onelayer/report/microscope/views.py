@@ -46,7 +46,7 @@ class Top(NamedTuple):
 
 class Rule(NamedTuple):
     kind: str
-    uses: dict[str, Any] = {}  # what the formula reads: role -> name of a view, or [name, side] pairs
+    uses: Mapping[str, Any] = {}  # what the formula reads: role -> name of a view, or [name, side] pairs
     terms: Callable[[Look], Parts] | None = None
     top: Top | None = None
     weights: tuple[str, ...] = ()  # vectors that the formula reads: a norm's gain and bias
@@ -106,8 +106,8 @@ def _block(t: Trace, st: str, i: int, count: int) -> Iterator[View]:
     read_next = "cross_attn" if cross else "mlp"
     skip = f"{scope}.hook_cross_out" if cross else f"{scope}.hook_mlp_out"
     through = f"{scope}.route_{'cross' if cross else 'mlp'}"
-    sums = Rule("sum", {"of": [[skip, GRADIENT], [through, GRADIENT]],
-                        "names": ["around " + ("cross-attention" if cross else "the feed-forward"), "through it"]})  # fmt: skip
+    around = "around cross-attention" if cross else "around the feed-forward"
+    sums = Rule("sum", {"of": [[skip, GRADIENT], [through, GRADIENT]], "names": [around, "through it"]})
     yield _added(t, st, mid, "residual stream, middle", [resid, f"{scope}.hook_attn_out"], f"{scope}.ln1", sums)
 
     if cross:
@@ -168,7 +168,6 @@ def _attention(
     q, k = (f"{attn}.hook_rot_{c}" if turned else name[c] for c in "qk")
     back_q = Rule("dq", {"scores": name["attn_scores"], "k": k, "rest": "sent back by the position method"})
     back_k = Rule("dk", {"scores": name["attn_scores"], "q": q, "rest": "sent back by the position method"})
-    turn_back = {"kind": "turned", "why": f"turned back by {position.name}"}
 
     def project(letter: str, stack: str, label: str, back: Rule) -> View:
         def terms(look: Look) -> Parts:
@@ -184,7 +183,7 @@ def _attention(
                     Rule("terms", {"text": text}, terms), back)  # fmt: skip
 
     same_q, same_k = (
-        Rule("same", {"of": [x, GRADIENT], "why": turn_back["why"], "loose": True}) if turned else rule
+        Rule("same", {"of": [x, GRADIENT], "why": f"turned back by {position.name}", "loose": True}) if turned else rule
         for x, rule in ((q, back_q), (k, back_k))
     )
     yield project("q", st, "queries", same_q)
@@ -200,18 +199,18 @@ def _attention(
     yield project("v", sources, "values", Rule("dv", {"pattern": name["pattern"], "z": name["z"],
                                                       "rest": "sent back by the position method"}))  # fmt: skip
     rest = f"bias of {position.name}" if biased else ""
-    yield View(name["attn_scores"], "before the softmax", "hts", "attention", st, sources,
-               Rule("scores", {"q": q, "k": k, "rest": rest}), Rule("dscores", {"pattern": name["pattern"]}))  # fmt: skip
-    yield View(name["pattern"], "attention pattern", "hts", "attention", st, sources,
-               Rule("softmax", {"scores": name["attn_scores"]}),
-               Rule("dpattern", {"z": name["z"], "v": name["v"], "rest": f"{position.name}" if mixed else ""}))  # fmt: skip
+    forward, back = Rule("scores", {"q": q, "k": k, "rest": rest}), Rule("dscores", {"pattern": name["pattern"]})
+    yield View(name["attn_scores"], "before the softmax", "hts", "attention", st, sources, forward, back)
+    forward = Rule("softmax", {"scores": name["attn_scores"]})
+    back = Rule("dpattern", {"z": name["z"], "v": name["v"], "rest": position.name if mixed else ""})
+    yield View(name["pattern"], "attention pattern", "hts", "attention", st, sources, forward, back)
 
     def W_O_T(x: Trace) -> Array:
         W = x.weights[f"{attn}.W_O"]
         return np.moveaxis(W, -1, 0).reshape(W.shape[-1], -1)
 
     yield View(name["z"], "values, mixed", "thk", "head", st, sources,
-               Rule("mix", {"pattern": name["pattern"], "v": name["v"], "rest": f"{position.name}" if mixed else ""}),
+               Rule("mix", {"pattern": name["pattern"], "v": name["v"], "rest": position.name if mixed else ""}),
                _top_of(t, out, GRADIENT, "W_O", W_O_T, 4))  # fmt: skip
 
     def by_head(look: Look) -> Parts:

@@ -104,7 +104,7 @@ function lay() {
   for (const [part, [heading, words]] of Object.entries(PARTS)) {
     const own = maps.filter((map) => map.view.part === part && (map.name.startsWith(`${state.block}.`) || !/blocks\.\d/.test(map.name)));
     if (!own.length) continue;
-    const section = text("section", "", { id: part });
+    const section = text("section", "", { id: `part-${part}` });
     const grid = text("div", "", { class: "maps" });
     grid.append(...ordered(own, part).map((map) => map.element));
     section.append(text("h2", heading), text("p", words), grid);
