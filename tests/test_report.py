@@ -29,6 +29,8 @@ from onelayer.report.sections import SECTIONS
 from onelayer.report.wording import percent, phases
 from onelayer.training import configure
 
+UNWATCHED = [name for name in SECTIONS if name not in ("flow", "curvature")]  # those two show what a watcher noted
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -134,7 +136,7 @@ def test_text_and_data_cannot_break_out_of_their_place() -> None:
 
 def test_every_section_shows_itself(made: Path) -> None:
     shown = sections(Run.at(made))
-    assert list(shown) == list(SECTIONS)
+    assert list(shown) == UNWATCHED
     for name, section in shown.items():
         assert section.text and "Not shown" not in section.text, name
         assert section.panels or name in ("summary", "recipe")
@@ -223,8 +225,8 @@ def test_other_operations(tmp_path: Path, operation: str, p: int, with_spectrum:
         (lambda run: (run / "metrics.jsonl").write_bytes(b'{"st'), {"summary", "curves", "weights"}, "no evaluation"),
         (lambda run: (run / "manifest.json").unlink(), {"recipe"}, "manifest.json"),
         (lambda run: (run / "manifest.json").write_text("[1"), {"recipe"}, "manifest.json"),
-        (lambda run: (run / "config.json").write_text("{"), set(SECTIONS), "config.json"),
-        (lambda run: (run / "config.json").write_text('{"tusk": 1}'), set(SECTIONS), "unknown field"),
+        (lambda run: (run / "config.json").write_text("{"), set(UNWATCHED), "config.json"),
+        (lambda run: (run / "config.json").write_text('{"tusk": 1}'), set(UNWATCHED), "unknown field"),
     ],
 )  # fmt: skip
 def test_a_broken_run_loses_only_what_is_broken(small: Path, harm, lost: set[str], word: str) -> None:
@@ -361,7 +363,7 @@ def test_the_sections_draw_the_runs_own_numbers(made: Path) -> None:
         assert trace(profile, head)["y"][a] == pytest.approx(trace(maps[head])["z"][a].mean(), rel=1e-5)
     np.testing.assert_allclose(trace(samples)["z"].reshape(12, 4, 3).sum(-1), 1, rtol=1e-6)
     table = trace(shown["position"].panels[0].figure)["z"]
-    np.testing.assert_array_equal(table, run.weights()["pos_embed.W_pos"])
+    np.testing.assert_array_equal(table, run.weights()["pos_embed.W_pos"].astype(np.float32))
 
 
 def contrast(one: str, other: str) -> float:

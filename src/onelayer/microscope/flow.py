@@ -14,7 +14,7 @@ A record   of one step, tensor by tensor under the flat names:
                                their weights (relu: all x ≤ 0); by block
     idle                       share of (example, unit) without slope
     saturation                 ‖∂pattern/∂scores‖ (Frobenius) of each head, mean over queries: near 0 where the softmax
-                               has made up its mind and passes no gradient on; at most ½√2, at two equal keys
+                               has made up its mind and passes no gradient on; at most ½, at two equal keys
     frequency                  ‖∂W_E‖ at each frequency of the first `period` tokens, taken as a cycle
 
 Saturation ∂A_i/∂s_j = A_i ([i = j] − A_j), so its squared norm is Σ A² − 2 Σ A³ + (Σ A²)².

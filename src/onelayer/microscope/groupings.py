@@ -18,9 +18,10 @@ import numpy as np
 from ..arrays import Array, flatten, map_tree
 from ..errors import BadInput, unknown
 from ..layers import cross_entropy
+from ..models.config import ModelConfig
 from ..tasks import Batch
 from . import gates, provenance, routes
-from .trace import Trace, trace
+from .trace import Trace, _trace, trace
 
 __all__ = ["ALL", "BY", "Grouping", "Shares", "by", "loss_settings", "operand"]
 
@@ -65,10 +66,10 @@ class _Axis:
     """An axis of provenance, over every tensor that has it."""
 
     def __init__(self, axis: str) -> None:
-        self.axis, self.divided = axis, None
+        self.axis, self.divided, self.fits = axis, None, False
 
     def __call__(self, params: Any, batch: Batch, objective: Any) -> dict[str, Shares]:
-        t = trace(params, batch, objective.model, **loss_settings(objective))
+        t = self._traced(params, batch, objective.model, loss_settings(objective))
         if self.axis == "route" and (quick := routes.one_layer(t)) is not None:
             whole = {name: Shares((ALL,), g[None]) for name, g in t.weight_gradients.items()}
             return whole | {name: Shares(*parts) for name, parts in quick.items()}
@@ -80,6 +81,12 @@ class _Axis:
         for name, s in provenance.splits(t, self.divided, self.axis).items():
             found[name] = Shares(s.labels[0], _whole(s))
         return found
+
+    def _traced(self, params: Any, batch: Batch, cfg: ModelConfig, settings: dict[str, Any]) -> Trace:
+        """The first trace is refused where it would not fit; later ones are as large, and not measured again."""
+        t = _trace(params, batch, cfg, settings) if self.fits else trace(params, batch, cfg, **settings)
+        self.fits = True
+        return t
 
     def _divides(self, t: Trace, name: str) -> bool:
         try:

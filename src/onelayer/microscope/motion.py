@@ -121,7 +121,7 @@ def _muon(s: Step) -> dict[str, Motion]:
     set_, t, lr = s.settings, int(s.after.count), s.lr
     mu, nesterov, ratio = set_["momentum"], set_["nesterov"], set_["adam_ratio"]
     of_m, of_g = (1 / (1 - mu ** (t + nesterov)), 1 / (1 - mu**t)) if set_["debias"] else (1.0, 1.0)
-    ahead = (mu * of_m * mu, mu * of_m * (1 - mu) + (1 - mu) * of_g) if nesterov else (mu, 1 - mu)
+    ahead = (mu * of_m * mu, mu * of_m * (1 - mu) + (1 - mu) * of_g) if nesterov else (of_m * mu, of_m * (1 - mu))
     b1, b2, eps = (set_[f"adam_{key}"] for key in ("beta1", "beta2", "eps"))
     before, by_adam, found = flatten(s.before.m), set(flatten(s.after.v)), {}
     for name, g in s.gradients.items():

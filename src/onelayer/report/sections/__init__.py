@@ -4,12 +4,14 @@ A section is a module with `applies(run) -> bool`, whether it has anything to sa
 `build(run) -> Section`, which raises BadInput with a sentence for the reader where the run lacks what it needs.
 """
 
-from onelayer.report.sections import attention, curves, embedding, position, recipe, summary, weights
+from onelayer.report.sections import attention, curvature, curves, embedding, flow, position, recipe, summary, weights
 
 SECTIONS = {
     "summary": summary,
     "curves": curves,
     "weights": weights,
+    "flow": flow,
+    "curvature": curvature,
     "attention": attention,
     "embedding": embedding,
     "position": position,
