@@ -3,7 +3,7 @@
 
 run [PART/PARTS]   Train what is not in runs/positions-first-look.jsonl yet, a line each; stop it and go on at will.
                    With 1/2 and 2/2 two processes share the work.
-page               From that file: docs/experiments/positions-first-look.json, .md, and docs/images/positions-first-look.png
+page               From that file: docs/experiments/positions-first-look.json, .md and .png
                    (needs a Chromium). Where the .jsonl is not there, the .json is taken.
 
 Needs: pip install '.[jax]', for the picture '.[test]'.
@@ -37,9 +37,8 @@ def run(part: str = "1/1") -> None:
         for seed in range(budget.seeds)
     ]
     LINES.parent.mkdir(exist_ok=True)
-    done = [(line["kind"], line["what"]) for line in read()]
     for kind, what in todo[index - 1 :: parts]:
-        if (kind, what) in done:
+        if (kind, what) in [(line["kind"], line["what"]) for line in read()]:
             continue
         print(kind, what, flush=True)
         figures = study.run_cell(study.find(what), budget) if kind == "cell" else study.run_sum(*what)

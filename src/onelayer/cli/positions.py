@@ -90,7 +90,7 @@ def _show(
     found = pictures.pictures(method, params, size, n)
     page = None
     if html is not None:
-        page = gallery.write_page(html, method.name, method.summary, gallery.method_page(method, size, n, run))
+        page = gallery.write_page(html, method.name, "a positional encoding", gallery.method_page(method, size, n, run))
     facts = gallery.facts(method, size)
     widest = max(map(len, facts))
     lines = [method.summary, "", *(f"{key:<{widest}}  {value}" for key, value in facts.items()), ""]

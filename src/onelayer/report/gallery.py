@@ -131,9 +131,8 @@ def picture_text(found: Mapping[str, Any], rows: int = 16, columns: int = 64) ->
         if name in found:
             table = found[name][:rows, :columns]
             low, high = float(table.min()), float(table.max())
-            lines += [
-                f"{told}: position ↓, dimension →, the first of each   ({low:.3g} “{SHADES[0]}” to {high:.3g} “{SHADES[-1]}”)"
-            ]
+            shades = f"{low:.3g} “{SHADES[0]}” to {high:.3g} “{SHADES[-1]}”"
+            lines += [f"{told}: position ↓, dimension →, the first of each   ({shades})"]
             scaled = (table - low) / ((high - low) or 1.0) * len(SHADES)
             lines += [f"{t:>3} " + "".join(SHADES[min(4, int(x))] for x in row) for t, row in enumerate(scaled)]
     if "gram_by_offset" in found:

@@ -7,7 +7,7 @@
                                              and the same query and key (of length 1) once they stand at t and s
     spectrum       [frequency, dimension]    |FFT| over the positions of added or turned, the mean taken off
     singular       [rank]                    singular values of the same
-    by_offset      of gram or bias           against the offset t − s: mean, lowest, highest over all pairs that far apart
+    by_offset      of gram or bias           against the offset t − s: mean, lowest, highest of the pairs
 
 A method has the pictures of the stages at which it acts. Methods that look at queries and keys are shown vectors of
 length 1, all features alike.

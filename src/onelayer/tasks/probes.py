@@ -16,7 +16,7 @@ Ceilings  The answer is always in what was seen: a model that knows the order ca
           A causal layer without positions sees its own letter and the multiset of the letters before it, no more.
           Letters are drawn independently and uniformly, so that the one asked for is any of the N candidates in that
           multiset, all equally likely: the best guess is the most frequent, right with probability E[max count]/N.
-          `order_free_ceiling` is the mean of that over the questions. `majority` asks for nothing else: its ceiling is 1.
+          `order_free_ceiling` is the mean of that over the questions. `majority` asks for nothing else: there it is 1.
 
 Lengths   Training shows sequences of n letters (align and mirror: of up to n). stretch = 2 tests on sequences of 2 n,
           and asks only what is new there: at places from `beyond` on, or about numbers whose text is longer than it.

@@ -48,13 +48,20 @@ def singular(values: np.ndarray) -> go.Figure:
 
 
 def over_training(steps: np.ndarray, tables: np.ndarray) -> go.Figure:
-    """tables [step, position, dimension]: how like each table is to the last, and how long its rows are."""
+    """tables [step, position, dimension]: how like each table is to the last."""
     flat = tables.reshape(len(tables), -1)
     lengths = np.linalg.norm(flat, axis=1)
     cosine = flat @ flat[-1] / np.maximum(lengths * lengths[-1], np.finfo(float).tiny)
-    rows = np.linalg.norm(tables, axis=2)
-    series = {"cosine with the last": cosine, "mean row length": rows.mean(axis=1)}
-    return plots.lines(steps, series, x_title="step", y_title="")
+    return plots.over_steps(steps, {"cosine": cosine}, y_title="cosine with the last")
+
+
+def row_lengths(steps: np.ndarray, tables: np.ndarray) -> go.Figure:
+    """tables [step, position, dimension]: how long the row of each position is."""
+    lengths = np.linalg.norm(tables, axis=2)
+    return plots.heat_map(
+        lengths.T, x_title="step", y_title="position", value="length", x_labels=[f"{step:,}" for step in steps],
+        downward=True,
+    )  # fmt: skip
 
 
 def shares(steps: np.ndarray, series: Mapping[str, np.ndarray]) -> go.Figure:

@@ -96,9 +96,13 @@ def over_training(run: Run, method: Method) -> tuple[Panel, ...]:
     params = [learnt(run, method, step) for step in steps]
     if method.has("embedding"):
         tables = np.stack([pictures.added(method, p, size, n) for p in params])
-        told = "The table over training, from {} checkpoints: how like it is to the last, and how long its rows are."
-        first = Panel(figures.added(_f4(tables[0])), f"What was added at step {steps[0]}.")
-        return (first, Panel(figures.over_training(np.array(steps), tables), told.format(len(steps))))
+        told = "The table over training, from {} checkpoints: how like it is to what it is at the end."
+        taken = np.array(steps)
+        return (
+            Panel(figures.added(_f4(tables[0])), f"What was added at step {steps[0]}."),
+            Panel(figures.over_training(taken, tables), told.format(len(steps)), wide=False),
+            Panel(figures.row_lengths(taken, _f4(tables)), "How long the row of each position is.", wide=False),
+        )
     if method.has("score"):
         along = [pictures.by_offset(pictures.bias(method, p, size, n)) for p in params]
         means, told = np.stack([a.mean for a in along]), "Head {}: the bias against the offset, over training."
