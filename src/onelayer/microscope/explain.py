@@ -2,13 +2,13 @@
 
     print(explain(t, "blocks.0.attn.W_Q[0,3,5]"))        a weight: its gradient
     explain(t, "logits[0,2,5]")                          an activation: its value, by direct path, heads and neurons
-    explain(t, "blocks.0.attn.hook_attn_scores[0,1,2,0]")        q·k by content and position, then element by element
+    explain(t, "blocks.0.attn.hook_attn_scores[0,1,2,0]")        q·k by content and position, element by element
     explain(t, "∂blocks.0.hook_resid_mid[0,2,5]")        an activation's gradient (or write `grad:` for ∂)
 
-How       Every number here is u · x: a covector u against one row x of a named array. x was computed as a sum of maps of
-          other rows, each linear once attention pattern, norm scale and activation slope are taken as the numbers they
-          are; pulling u back through each map gives the terms, and they add up to u · x. The same holds for gradients,
-          whose maps are linear without any such proviso.
+How       Every number here is u · x: a covector u against one row x of a named array. x was computed as a sum of maps
+          of other rows, each linear once attention pattern, norm scale and activation slope are taken as the numbers
+          they are; pulling u back through each map gives the terms, and they add up to u · x. The same holds for
+          gradients, whose maps are linear without any such proviso.
 
           value of a norm     u · (g x̂ + b) = r (g u − mean(g u)) · x + b · u
           gradient of a norm  u · ∂x = g r (u − mean u − x̂ mean(u x̂)) · ∂y
@@ -319,7 +319,7 @@ class _Walk:
     def stream(self, name: str, at: tuple[int, ...], u: Array) -> list[_Term]:
         """The residual stream, taken apart all the way down: embedding, position, each head, each feed-forward."""
         t, post = self.t, self.cfg.norm == "post"
-        prefix, _, count = self.stack(name)
+        prefix, _, _ = self.stack(name)
         scope, _, last = name.rpartition(".")
         if last == "hook_normalized":
             return self.normed(scope, at, u)
@@ -399,7 +399,8 @@ class _Walk:
             return _elements(f"{attention}.hook_z", c.z[at], u)
         weights = c.softmax.pattern[b, h, row]
         return [
-            self.value(f"{attention}.hook_v", (b, s, h), a * u, f"from source {s}", f"A[{row},{s}] · v = {_n(a)} · {_n(float(u @ c.v[b, s, h]))}")
+            self.value(f"{attention}.hook_v", (b, s, h), a * u, f"from source {s}",
+                       f"A[{row},{s}] · v = {_n(a)} · {_n(u @ c.v[b, s, h])}")
             for s, a in enumerate(weights)
         ]  # fmt: skip
 
@@ -439,7 +440,8 @@ class _Walk:
         out = weights[f"{mlp}.W_out"] @ u
         post = self.t.values[f"{mlp}.hook_post"][at]
         terms = [
-            self.value(f"{mlp}.hook_post", at, _unit(len(out), f, out[f]), f"{mlp} neuron {f}", f"post · (W_out u) = {_n(post[f])} · {_n(out[f])}")
+            self.value(f"{mlp}.hook_post", at, _unit(len(out), f, out[f]), f"{mlp} neuron {f}",
+                       f"post · (W_out u) = {_n(post[f])} · {_n(out[f])}")
             for f in np.flatnonzero(post * out)
         ]  # fmt: skip
         return [*terms, *_bias(f"{mlp}.b_out", weights.get(f"{mlp}.b_out"), u)]
@@ -462,7 +464,8 @@ class _Walk:
 
         def product(name: str, x: Array, y: Array, formula: str) -> _Term:
             return _Term(name, f"{formula} · {_n(scale)}", float(scale * (x @ y)), lambda: [
-                _Term(f"element {i}", f"{_n(x[i])} · {_n(y[i])} · {_n(scale)}", float(scale * x[i] * y[i])) for i in range(len(x))
+                _Term(f"element {i}", f"{_n(x[i])} · {_n(y[i])} · {_n(scale)}", float(scale * x[i] * y[i]))
+                for i in range(len(x))
             ])  # fmt: skip
 
         def terms() -> list[_Term]:
@@ -642,7 +645,8 @@ class _Walk:
         mlp = f"{scope}.mlp"
         into, slopes = u @ self.t.weights[f"{mlp}.W_in"], self.t.gradients[f"{mlp}.hook_pre"][at]
         return [
-            self.grad(f"{mlp}.hook_pre", at, _unit(len(into), f, into[f]), f"{mlp} neuron {f}", f"(W_in u) · ∂pre = {_n(into[f])} · {_n(slopes[f])}")
+            self.grad(f"{mlp}.hook_pre", at, _unit(len(into), f, into[f]), f"{mlp} neuron {f}",
+                      f"(W_in u) · ∂pre = {_n(into[f])} · {_n(slopes[f])}")
             for f in np.flatnonzero(into * slopes)
         ]  # fmt: skip
 
@@ -679,7 +683,8 @@ class _Walk:
                 continue
             W = getattr(p, f"W_{end.upper()}")
             terms += [
-                self.grad(f"{attention}.hook_{end}", (b, place, h), u @ W[h], f"{attention} {end.upper()}{h}", f"u W_{end.upper()}ᵀ · ∂{end}")
+                self.grad(f"{attention}.hook_{end}", (b, place, h), u @ W[h], f"{attention} {end.upper()}{h}",
+                          f"u W_{end.upper()}ᵀ · ∂{end}")
                 for h in range(self.cfg.n_heads)
             ]  # fmt: skip
             if end != "v" and (name := f"{attention}.route_bias_{end}") in g:
@@ -695,7 +700,8 @@ class _Walk:
             self.t.gradients[f"{attention}.hook_z"],
         )
         return [
-            self.grad(f"{attention}.hook_z", (b, i, h), a * u, f"by query {i}", f"A[{i},{s}] · ∂z = {_n(a)} · {_n(float(u @ dz[b, i, h]))}")
+            self.grad(f"{attention}.hook_z", (b, i, h), a * u, f"by query {i}",
+                      f"A[{i},{s}] · ∂z = {_n(a)} · {_n(u @ dz[b, i, h])}")
             for i, a in enumerate(pattern)
         ]  # fmt: skip
 
@@ -704,7 +710,6 @@ class _Walk:
         position, g = self.position(attention), self.t.gradients
         c, pulled = attention_of(self.t, attention), u
         if position.has("query_key"):
-            prefix, _, _ = self.stack(attention)
             q, k = (np.zeros_like(self.t.values[f"{attention}.hook_{end}"]) for end in "qk")
             (q if which == "q" else k)[at] = u
             dq, dk = self.turn(attention, q, k)
@@ -741,16 +746,30 @@ class _Walk:
         return terms
 
     def dscore(self, attention: str, at: tuple[int, ...], factor: float, label: str, formula: str = "") -> _Term:
-        """∂score_s = Σ_s′ A_s ([s = s′] − A_s′) ∂A_s′: better than average where it looked, or worse."""
+        """∂score_s = A_s (∂A_s − Σ A′ ∂A′): was looking there better than looking as the row does on average?"""
         b, h, row, s = at
         pattern = attention_of(self.t, attention).softmax.pattern[b, h, row]
+        slopes = self.t.gradients[f"{attention}.hook_pattern"][b, h, row]
+        size = factor * float(pattern[s])
+
+        def average() -> list[_Term]:
+            return [
+                self.dpattern(
+                    attention, (b, h, row, i), -size * float(x), f"∂pattern of source {i}", f"−A A′ = {_n(-x)} A"
+                )
+                for i, x in enumerate(pattern)
+                if x
+            ]
 
         def terms() -> list[_Term]:
-            jacobian = pattern[s] * ((np.arange(len(pattern)) == s) - pattern)
-            return [
-                self.dpattern(attention, (b, h, row, i), factor * float(x), f"∂pattern of source {i}", f"A ([s = s′] − A′) = {_n(x)}")
-                for i, x in enumerate(jacobian) if x != 0
-            ]  # fmt: skip
+            here = self.dpattern(
+                attention, at, size, f"∂pattern of source {s}", f"A ∂A = {_n(pattern[s])} · {_n(slopes[s])}"
+            )
+            mean = float(pattern @ slopes)
+            less = _Term(
+                "less the row's average", f"−A Σ A′ ∂A′ = −{_n(pattern[s])} · {_n(mean)}", -size * mean, average
+            )
+            return [here, less]
 
         value = factor * float(self.t.gradients[f"{attention}.hook_attn_scores"][at])
         return _Term(label, formula or "A_s (∂A_s − Σ A ∂A)", value, terms)

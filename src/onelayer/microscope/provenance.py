@@ -14,9 +14,9 @@ Axes      loss_token    which output position's loss            source     which
 Why exact A backward is linear in ∂logits and in each of its routes. An axis is a family of gates that add up to 1, so
           the gated backwards add up to the backward. Two axes cross by composing their gates.
 
-Fast      What was already summed in one backward is not run again but summed less (sites.py): examples, positions, heads,
-          sources; and loss tokens wherever a token's loss reaches a single row: in the last block of the decoder, hence
-          in all of a one-layer model but its embeddings and the norm in front of its attention.
+Fast      What was already summed in one backward is not run again but summed less (sites.py): examples, positions,
+          heads, sources; and loss tokens wherever a token's loss reaches a single row: in the last block of the
+          decoder, hence in all of a one-layer model but its embeddings and the norm in front of its attention.
 Gated     Everything else: one backward for each part (`cost` says how many were run). `method="gated"` takes this way
           throughout; it is what the fast one is tested against.
 
@@ -103,7 +103,7 @@ class Split:
 
     @property
     def shares(self) -> Array:
-        """⟨part, gradient⟩/‖gradient‖²: how much of the gradient each part makes up; they add up to 1, and may be negative."""
+        """⟨part, gradient⟩/‖gradient‖²: how much of the gradient each part makes up; they add up to 1, with signs."""
         plain = self.plain
         for i, slot in enumerate(self.slots):
             plain = np.expand_dims(plain, i) if slot is None else np.moveaxis(plain, slot + i, i)
@@ -126,7 +126,8 @@ class Split:
         lines = ("".join(f"<td>{x:.3g}</td>" if isinstance(x, float) else f"<td>{x}</td>" for x in row.values())
                  for row in self.rows(12))  # fmt: skip
         body = "".join(f"<tr>{line}</tr>" for line in lines)
-        return f"<p>{self.tensor}: {math.prod(map(len, self.labels))} parts, residual {self.residual:.1e}</p><table><tr>{head}</tr>{body}</table>"
+        about = f"{self.tensor}: {math.prod(map(len, self.labels))} parts, residual {self.residual:.1e}"
+        return f"<p>{about}</p><table><tr>{head}</tr>{body}</table>"
 
 
 def split(t: Trace, tensor: str, by: str | Sequence[str], *, method: str = "fast", period: int | None = None) -> Split:
@@ -276,7 +277,7 @@ def _summed_less(t: Trace, tensor: str, kept: list[Axis], run: Replay | None) ->
 
 
 def _indices(hows: list[str], end: int, start: int, P: int) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
-    """Where a contraction [B? P? …] goes among the kept axes. Two axes may both be its rows: then it is their diagonal."""
+    """Where a contraction [B? P? …] goes among the kept axes. Two axes may both be its rows: it is their diagonal."""
     everything: dict[str, Any] = {"example": slice(None), "end": end, "row": slice(start, start + P)}
     if hows.count("row") < 2:
         swapped = "example" in hows and "row" in hows and hows.index("row") < hows.index("example")

@@ -2,7 +2,7 @@
 
     t = trace(params, batch, cfg)                  t.loss
     t.value("blocks.0.attn.hook_pattern")          an activation, or a weight: [B H T S]
-    t.gradient("blocks.0.attn.hook_pattern")       ∂loss/∂ the same, of the same shape (a bias that is broadcast: [B H T S])
+    t.gradient("blocks.0.attn.hook_pattern")       ∂loss/∂ the same, of the same shape (a broadcast bias: [B H T S])
     t.gradient("blocks.0.attn.W_Q")                of a weight
     t.gradient("blocks.0.route_mlp")               what flows through a route; these have a gradient only
 
@@ -95,8 +95,8 @@ class Trace:
         try:
             save_file({name: np.asarray(x, order="C") for name, x in arrays.items()}, temporary, metadata=about)
             os.replace(temporary, path)
-        except OSError as error:
-            raise BadInput(f"cannot write {path}: {error.strerror}. Choose another place") from error
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"cannot write {path}: {error}. Choose another place") from error
         finally:
             temporary.unlink(missing_ok=True)
         return path
@@ -148,7 +148,7 @@ def trace(
     if (need := estimate(params, batch, cfg)) > free:
         fits = int(len(batch.tokens) * free / need)
         raise BadInput(
-            f"a trace of {len(batch.tokens)} examples takes about {need / 1e9:.3g} GB and {free / 1e9:.3g} GB may be used; "
+            f"a trace of {len(batch.tokens)} examples needs {need / 1e9:.3g} GB; {free / 1e9:.3g} GB may be taken; "
             + (f"take at most about {fits} examples" if fits else "take a smaller model, or a machine with more memory")
         )
     return _trace(params, batch, cfg, settings, vocabulary)
@@ -164,7 +164,8 @@ def _trace(
     dlogits = np.asarray(cross_entropy.backward(c), dtype=logits.dtype)
     slopes = backward(dlogits, cache, cfg, _note(gradients))
     return Trace(
-        params, batch, cfg, float(loss), values, gradients, flatten(params), flatten(slopes), cache, dict(settings), vocabulary
+        params, batch, cfg, float(loss), values, gradients, flatten(params), flatten(slopes), cache, dict(settings),
+        vocabulary,
     )  # fmt: skip
 
 
@@ -225,7 +226,7 @@ def available_memory() -> int:
 
 
 def load(path: Path | str) -> Trace:
-    """A saved trace: its weights and batch are read, and the pass is made again; it has the same bits on one machine."""
+    """A saved trace: its weights and batch are read, and the pass is made again, with the same bits on one machine."""
     try:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
