@@ -166,8 +166,9 @@ def _attention(
     turned, biased, mixed = (position.has(stage) for stage in ("query_key", "score", "value"))
     name = {letter: f"{attn}.hook_{letter}" for letter in ("q", "k", "v", "z", "pattern", "attn_scores")}
     q, k = (f"{attn}.hook_rot_{c}" if turned else name[c] for c in "qk")
-    back_q = Rule("dq", {"scores": name["attn_scores"], "k": k, "rest": "sent back by the position method"})
-    back_k = Rule("dk", {"scores": name["attn_scores"], "q": q, "rest": "sent back by the position method"})
+    sent = f"sent back by {position.name}" if biased or mixed else ""
+    back_q = Rule("dq", {"scores": name["attn_scores"], "k": k, "rest": sent})
+    back_k = Rule("dk", {"scores": name["attn_scores"], "q": q, "rest": sent})
 
     def project(letter: str, stack: str, label: str, back: Rule) -> View:
         def terms(look: Look) -> Parts:
@@ -197,7 +198,7 @@ def _attention(
             stack = st if letter == "q" else sources
             yield View(f"{attn}.hook_rot_{letter}", label, axes, "head", stack, sources, rule, back)
     yield project("v", sources, "values", Rule("dv", {"pattern": name["pattern"], "z": name["z"],
-                                                      "rest": "sent back by the position method"}))  # fmt: skip
+                                                      "rest": sent}))  # fmt: skip
     rest = f"bias of {position.name}" if biased else ""
     forward, back = Rule("scores", {"q": q, "k": k, "rest": rest}), Rule("dscores", {"pattern": name["pattern"]})
     yield View(name["attn_scores"], "before the softmax", "hts", "attention", st, sources, forward, back)

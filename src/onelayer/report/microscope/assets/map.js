@@ -37,7 +37,7 @@ export class HeatMap {
     const rows = Array.from({ length: view.shape[view.axes.indexOf(letter)] }, (_, i) => view.first + i);
     if (!view.axes.includes("h")) return rows.map((row) => ({ fixed: { [letter]: row } }));
     const heads = this.numbers.size(this.name, "h");
-    const all = view.axes.endsWith("s") && heads * rows.length <= 24;
+    const all = view.axes.endsWith("s") && heads * rows.length <= 12;
     const shown = all ? Array.from({ length: heads }, (_, h) => h) : [head];
     return shown.flatMap((h) => rows.map((row) => ({ fixed: { h, [letter]: row } })));
   }
