@@ -17,6 +17,7 @@ from onelayer import cli
 from onelayer.arrays import flatten, unflatten
 from onelayer.errors import BadInput
 from onelayer.microscope.trace import Trace, trace
+from onelayer.report import write_report
 from onelayer.report.microscope import payload, write_microscope
 from onelayer.report.microscope.stream import reads
 from onelayer.report.microscope.views import views
@@ -210,6 +211,12 @@ def test_the_command(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
                      "examples": ["train:2", "test:3"], "steps": [0, 512], "left_out": []}  # fmt: skip
 
 
+def test_the_report_says_how_to_get_the_page_and_then_where_it_is(small: Path) -> None:
+    assert f"onelayer microscope {small}" in write_report(small).read_text()
+    write_microscope(small, examples=["0"])
+    assert '<a href="microscope.html">Open the microscope page</a>' in write_report(small).read_text()
+
+
 # ---------------------------------------------------------------------------------------------------- in a browser
 
 EXPLAIN = """async ({step, example, token, draws}) => {
@@ -329,9 +336,10 @@ def test_in_a_browser(tmp_path: Path, settings: dict[str, Any], width: int, sche
     if settings.get("model", {}).get("norm"):
         wanted |= {"norm", "norm_back"}
     assert wanted <= kinds.keys()
-    named = {"shaw": ("shaw", "bias of shaw", "sent back by shaw"), "alibi": ("bias of alibi",)}.get(run.model.position, ())
+    known = {"shaw": {"shaw", "bias of shaw", "sent back by shaw"}, "alibi": {"bias of alibi"}}
+    named = known.get(run.model.position, set())
     for cell in told:
-        assert {row["label"] for row in cell["left"] if not row["label"].endswith(" more")} <= {*named}, cell
+        assert {row["label"] for row in cell["left"] if not row["label"].endswith(" more")} <= named, cell
 
 
 @needs("chromium")

@@ -23,6 +23,7 @@ from plotly.offline import get_plotlyjs
 
 from onelayer.errors import BadInput
 from onelayer.report.figures import theme
+from onelayer.report.inline import data_url, json_text
 from onelayer.report.run import Run
 from onelayer.report.section import Section
 from onelayer.report.sections import SECTIONS
@@ -57,8 +58,8 @@ def render(title: str, subtitle: str, parts: Mapping[str, Section]) -> str:
         version=metadata.version("onelayer"),
         sections=[_for_template(name, section) for name, section in parts.items()],
         style=Markup((ASSETS / "page.css").read_text()),
-        import_map=_json({"imports": {f"onelayer/{name}": _data_url(ASSETS / f"{name}.js") for name in MODULES}}),
-        templates=_json({"light": theme.light().to_plotly_json(), "dark": theme.dark().to_plotly_json()}),
+        import_map=json_text({"imports": {f"onelayer/{name}": data_url(ASSETS / f"{name}.js") for name in MODULES}}),
+        templates=json_text({"light": theme.light().to_plotly_json(), "dark": theme.dark().to_plotly_json()}),
         plotly=_packed_plotly(),
     )
 
@@ -93,21 +94,12 @@ def _counter(section: Section) -> dict[str, Any] | None:
     if section.counter is None:
         return None
     rows = {name: lamps.round(3).tolist() for name, lamps in section.counter.rows.items()}
-    return {"json": _json(rows), "caption": section.counter.caption}
+    return {"json": json_text(rows), "caption": section.counter.caption}
 
 
 def _figure(figure: Any) -> Markup:
     """The figure without its template, which the page holds once for all of them."""
-    return _json({**json.loads(figure.to_json()), "template": None})
-
-
-def _json(value: Any) -> Markup:
-    """JSON that may stand inside a <script>: `<` is written \\u003c, so nothing in it can end the element."""
-    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
-
-
-def _data_url(path: Path) -> str:
-    return "data:text/javascript;base64," + base64.b64encode(path.read_bytes()).decode()
+    return json_text({**json.loads(figure.to_json()), "template": None})
 
 
 @cache

@@ -31,3 +31,4 @@ class Section(NamedTuple):
     facts: Mapping[str, str] = {}
     listings: Mapping[str, str] = {}  # a name and a preformatted text that it unfolds to
     counter: Counter | None = None
+    links: Mapping[str, str] = {}  # words -> a page beside this one
