@@ -9,7 +9,8 @@ Writing   into a temporary directory, every file flushed, then one rename (files
           directory behind, which the next writer removes; it never leaves half a checkpoint.
 Reading   recomputes every digest, then compares names, shapes and types with those the config asks for. Nothing is
           executed: safetensors holds numbers only.
-Keeping   the last few whole, for resuming; at pinned steps the model alone, for looking back: a snapshot.
+Keeping   the last few whole, for resuming; at pinned steps the model alone, for looking back: a snapshot. A snapshot is
+          not flushed, since nothing hangs on it: a crash of the machine may cost it, and it then does not verify.
 """
 
 import errno
@@ -64,7 +65,7 @@ def _format(tensors: Tensors) -> bytes:
     return format_tensors({name: np.asarray(x, order="C") for name, x in tensors.items()})
 
 
-def _shapes(tensors: Tensors) -> dict[str, list[Any]]:
+def shapes(tensors: Tensors) -> dict[str, list[Any]]:
     return {name: [str(x.dtype), list(x.shape)] for name, x in tensors.items()}
 
 
@@ -73,21 +74,28 @@ def non_finite(tensors: Tensors) -> str | None:
     return next((name for name, x in tensors.items() if x.dtype.kind in "fc" and not np.all(np.isfinite(x))), None)
 
 
-def save(directory: Path, step: int, model: Tensors, optimizer: Tensors, about: Mapping[str, Any]) -> Path:
+def is_whole(path: Path) -> bool:
+    """Whether there is more to it than the model."""
+    return (path / "optimizer.safetensors").exists()
+
+
+def save(directory: Path, step: int, model: Tensors, optimizer: Tensors | None, about: Mapping[str, Any]) -> Path:
     """`directory/step-N`, on the disk when this returns; StorageError, and nothing changed, where that fails.
 
-    The tensors are finite: the loop has looked. A step that is there already was written by the same run: it stays.
+    optimizer: None for a snapshot. The tensors are finite: the loop has looked. A checkpoint that is there already was
+    written by this run, so it stays; a snapshot that is there is written anew.
     """
     final = directory / f"step-{step}"
-    if (final / "optimizer.safetensors").exists():
+    if is_whole(final):
         return final
-    files = {"model.safetensors": _format(model), "optimizer.safetensors": _format(optimizer)}
+    parts = {"model": model} if optimizer is None else {"model": model, "optimizer": optimizer}
+    files = {f"{part}.safetensors": _format(tensors) for part, tensors in parts.items()}
     state = {
         "format": FORMAT,
         "version": VERSION,
         "step": step,
         **about,
-        "tensors": {"model": _shapes(model), "optimizer": _shapes(optimizer)},
+        "tensors": {part: shapes(tensors) for part, tensors in parts.items()},
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     files["state.json"] = json.dumps(state, indent=1, allow_nan=False).encode()
@@ -98,30 +106,40 @@ def save(directory: Path, step: int, model: Tensors, optimizer: Tensors, about: 
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for name, content in files.items():
-            write_file(temporary / name, content)
-        flush_directory(temporary)
+            write_file(temporary / name, content, flush=optimizer is not None)
+        if optimizer is not None:
+            flush_directory(temporary)
+        if final.exists():
+            _remove(final)
         os.rename(temporary, final)
-        flush_directory(directory)
+        if optimizer is not None:
+            flush_directory(directory)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise storage("write the checkpoint", final, error) from error
     return final
 
 
+def _remove(path: Path) -> None:
+    """Gone at once, so that no reader meets half of it."""
+    gone = path.with_name(f".{path.name}.gone.tmp")
+    os.rename(path, gone)
+    shutil.rmtree(gone)
+
+
 def prune(directory: Path, keep: int, pinned: Collection[int]) -> None:
-    """Keep the last `keep` whole; of older ones the model alone at `pinned` steps, and nothing at others.
+    """Keep the last `keep` that are whole; of older ones the model alone at `pinned` steps, and nothing at others.
 
     Only what carries a checkpoint's name is touched. A failure is no loss: the next call tries again.
     """
-    for step in steps(directory)[:-keep]:
+    whole = [step for step in steps(directory) if is_whole(directory / f"step-{step}")]
+    for step in whole[:-keep]:
         path = directory / f"step-{step}"
         try:
             if step in pinned:
-                (path / "optimizer.safetensors").unlink(missing_ok=True)
+                (path / "optimizer.safetensors").unlink()
             else:
-                gone = directory / f".step-{step}.gone.tmp"
-                os.rename(path, gone)  # at once, so that no reader meets half of it
-                shutil.rmtree(gone)
+                _remove(path)
         except OSError:
             continue
 
@@ -184,6 +202,14 @@ def read_state(path: Path) -> dict[str, Any]:
     if f"step-{state.get('step')}" != path.name:
         raise Rejected(f"it was written at step {state.get('step')}, and renamed since")
     return state
+
+
+def is_snapshot(path: Path) -> bool:
+    """Whether it was written as a model alone; one that cannot be read is none."""
+    try:
+        return "optimizer" not in read_state(path).get("tensors", {})
+    except Rejected:
+        return False
 
 
 def _tensors(path: Path, state: dict[str, Any], part: str) -> dict[str, np.ndarray]:

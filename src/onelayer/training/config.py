@@ -304,9 +304,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """The value in `optimizer.lr=0.01`: JSON where it is JSON, none for null, and text otherwise."""
-    if text.lower() in ("none", "null"):
-        return None
+    """The value in `optimizer.lr=0.01`: JSON where it is JSON (null is None), and text otherwise."""
     try:
         return parse_json(text)
     except ValueError:

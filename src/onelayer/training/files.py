@@ -48,12 +48,13 @@ def flush_directory(path: Path) -> None:
         os.close(handle)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """A new file, on the disk when this returns. It refuses to overwrite."""
+def write_file(path: Path, content: bytes, flush: bool = True) -> None:
+    """A new file, on the disk when this returns (where `flush`). It refuses to overwrite."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         write_all(handle, content)
-        os.fsync(handle)
+        if flush:
+            os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -185,9 +185,11 @@ class _Session:
                     self.log.append(record)
                     self.callback(Evaluated(step, record, figures, seconds()))
                 reason = self._reason(step, figures, seconds())
-                if step != saved and (reason or stop.signal or self._is_due(step)):
-                    self._save(state, step, seconds())
+                if step != saved and (reason or stop.signal or step % config.checkpoint.every == 0):
+                    self._save(state, step, seconds(), whole=True)
                     saved = step
+                elif step != saved and step in pinned(config, step):
+                    self._save(state, step, seconds(), whole=False)
                 if reason:
                     return ended("finished", reason)
                 if stop.signal:
@@ -225,22 +227,21 @@ class _Session:
             return f"{limit:g} seconds are over"
         return None
 
-    def _is_due(self, step: int) -> bool:
-        return step % self.config.checkpoint.every == 0 or step in pinned(self.config, step)
-
-    def _save(self, state: TrainState, step: int, seconds: float) -> None:
+    def _save(self, state: TrainState, step: int, seconds: float, whole: bool) -> None:
+        """A checkpoint, or the model alone where only looking back asks for it."""
         host = self.engine.to_host(state)
         model, optimizer = flatten(host.params), flatten(host.opt_state)
         for part, tensors in (("update", model), ("optimizer's state", optimizer)):
             if (name := checkpoint.non_finite(tensors)) is not None:
                 raise Diverged(step, name, part)
-        self.log.flush()
+        if whole:
+            self.log.flush()
         about = {
             "seconds": seconds,
             "metrics": {"bytes": self.log.size, "sha256": self.log.sha256},
             "config": self.config.as_dict(),
         }
-        path = checkpoint.save(self.checkpoints, step, model, optimizer, about)
+        path = checkpoint.save(self.checkpoints, step, model, optimizer if whole else None, about)
         checkpoint.prune(self.checkpoints, self.config.checkpoint.keep, pinned(self.config, step))
         self.callback(Checkpointed(step, path))
 
@@ -251,6 +252,8 @@ class _Session:
         model, optimizer = flatten(host.params), flatten(host.opt_state)
         rejected: dict[int, str] = {}
         for step in reversed(checkpoint.steps(self.checkpoints)):
+            if checkpoint.is_snapshot(self.checkpoints / f"step-{step}"):
+                continue
             try:
                 found = checkpoint.load(self.checkpoints / f"step-{step}", model, optimizer)
                 self._fits(found)
