@@ -150,8 +150,8 @@ def _run(params: Any, batch: Any, cfg: ModelConfig, ids: Array | None, loss: Map
         return x
 
     T = batch.tokens.shape[1]
-    ids = decoder_only.usual_ids(T, cfg) if ids is None else ids
-    logits, cache = decoder_only.forward(params, batch.tokens, cfg, read=batch.targets.shape[1], ids=ids, tap=note)
+    at: Array = decoder_only.usual_ids(T, cfg) if ids is None else ids
+    logits, cache = decoder_only.forward(params, batch.tokens, cfg, read=batch.targets.shape[1], ids=at, tap=note)
     content, x = seen["hook_embed"], seen["blocks.0.hook_resid_pre"]
     _, c = cross_entropy.forward(logits, batch.targets, batch.weights, **loss)
     dlogits = np.asarray(cross_entropy.backward(c), dtype=logits.dtype)
@@ -164,7 +164,7 @@ def _run(params: Any, batch: Any, cfg: ModelConfig, ids: Array | None, loss: Map
         block=cache.blocks[0],
         content=content,
         x=x,
-        places=Places(ids[..., T - n :], ids, mask, cfg.causal),
+        places=Places(at[..., T - n :], at, mask, cfg.causal),
         position=cfg.position_method,
         dscores=seen["blocks.0.attn.hook_attn_scores"],
         dout=seen["blocks.0.hook_attn_out"],

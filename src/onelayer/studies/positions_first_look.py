@@ -139,16 +139,18 @@ def run_cell(cell: Cell, budget: Budget) -> dict[str, Any]:
 
 def model(cell: Cell, budget: Budget) -> ModelConfig:
     longest = round(max(STRETCHES) * budget.n)
-    return ModelConfig(
-        vocab_size=len(probes.VOCABULARY),
-        n_ctx=longest,
-        d_model=budget.d_model,
-        n_heads=budget.n_heads,
-        d_mlp=budget.d_mlp,
-        position=cell.position,
-        position_settings=positions.fitted(cell.position, budget.n),
-        position_ids=cell.numbering,
-        position_ids_settings=_numbering(cell, budget),
+    return ModelConfig.model_validate(
+        {
+            "vocab_size": len(probes.VOCABULARY),
+            "n_ctx": longest,
+            "d_model": budget.d_model,
+            "n_heads": budget.n_heads,
+            "d_mlp": budget.d_mlp,
+            "position": cell.position,
+            "position_settings": positions.fitted(cell.position, budget.n),
+            "position_ids": cell.numbering,
+            "position_ids_settings": _numbering(cell, budget),
+        }
     )
 
 
@@ -175,8 +177,8 @@ def _training(cell: Cell, budget: Budget, probe: str, seed: int) -> list[np.ndar
     rng = generator(seed, "first look", probe, "train")
     drawn = probes.draw(probe, budget.steps * budget.batch, budget.n, rng)
     shape = (budget.steps, budget.batch, budget.n)
-    tokens = drawn.tokens.reshape(shape)
-    return [tokens, drawn.targets.reshape(shape), drawn.weights.reshape(shape), _ids(cell, budget, probe, seed, tokens)]
+    tokens, targets, weights = (np.asarray(part).reshape(shape) for part in drawn[:3])
+    return [tokens, targets, weights, _ids(cell, budget, probe, seed, tokens)]
 
 
 def _test(cell: Cell, budget: Budget, probe: str, seed: int, stretch: float) -> list[np.ndarray]:
@@ -186,7 +188,7 @@ def _test(cell: Cell, budget: Budget, probe: str, seed: int, stretch: float) -> 
     rng = generator(seed, "first look", probe, "test", lengths[at])
     drawn = probes.draw(probe, budget.n_test, lengths[at], rng, beyond)
     ids = _ids(cell, budget, probe, seed, drawn.tokens[None], training=False)[0]
-    return [drawn.tokens, drawn.targets, drawn.weights, ids]
+    return [*(np.asarray(part) for part in drawn[:3]), ids]
 
 
 def _ids(cell: Cell, budget: Budget, probe: str, seed: int, tokens: np.ndarray, training: bool = True) -> np.ndarray:

@@ -64,9 +64,14 @@ def row_lengths(steps: np.ndarray, tables: np.ndarray) -> go.Figure:
     )  # fmt: skip
 
 
-def shares(steps: np.ndarray, series: Mapping[str, np.ndarray]) -> go.Figure:
+def shares(steps: np.ndarray, series: Mapping[str, np.ndarray], spans: Sequence[plots.Span] = ()) -> go.Figure:
     """series: name -> [step], parts of a gradient that sum to 1."""
-    return plots.over_steps(steps, series, y_title="share of the gradient")
+    return plots.over_steps(steps, series, y_title="share of the gradient", spans=spans)
+
+
+def pulls(steps: np.ndarray, series: Mapping[str, np.ndarray], spans: Sequence[plots.Span] = ()) -> go.Figure:
+    """series: name -> [step], the slope of the loss along terms of the scores."""
+    return plots.over_steps(steps, series, y_title="∂loss / ∂scale", spans=spans)
 
 
 def bias_over_training(steps: Sequence[int], offsets: np.ndarray, values: np.ndarray) -> go.Figure:

@@ -4,7 +4,19 @@ A section is a module with `applies(run) -> bool`, whether it has anything to sa
 `build(run) -> Section`, which raises BadInput with a sentence for the reader where the run lacks what it needs.
 """
 
-from onelayer.report.sections import attention, curvature, curves, embedding, flow, position, recipe, summary, weights
+from onelayer.report.sections import (
+    addressing,
+    attention,
+    curvature,
+    curves,
+    embedding,
+    flow,
+    microscope,
+    position,
+    recipe,
+    summary,
+    weights,
+)
 
 SECTIONS = {
     "summary": summary,
@@ -15,5 +27,7 @@ SECTIONS = {
     "attention": attention,
     "embedding": embedding,
     "position": position,
+    "addressing": addressing,
+    "microscope": microscope,
     "recipe": recipe,
 }

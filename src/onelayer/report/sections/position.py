@@ -95,7 +95,7 @@ def over_training(run: Run, method: Method) -> tuple[Panel, ...]:
         return ()
     params = [learnt(run, method, step) for step in steps]
     if method.has("embedding"):
-        tables = np.stack([pictures.added(method, p, size, n) for p in params])
+        tables = np.stack([table for p in params if (table := pictures.added(method, p, size, n)) is not None])
         told = "The table over training, from {} checkpoints: how like it is to what it is at the end."
         taken = np.array(steps)
         return (
