@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import assert_close_trees, complex_step, pairing, random_array, random_ids
 
-from onelayer import arrays
 from onelayer.arrays import (
     at_scope,
     erf,
@@ -27,6 +26,7 @@ from onelayer.arrays import (
     unflatten,
     zeros_like_tree,
 )
+from onelayer.layers import linear
 
 N = 6  # rows of a table
 
@@ -220,7 +220,9 @@ def test_natural():
 
 def test_annotations_are_enforced_under_test():
     with pytest.raises(jaxtyping.TypeCheckError):
-        arrays.natural("four")  # pyright: ignore[reportArgumentType]
+        linear.forward(linear.Params(np.ones((3, 4)), None), "four")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(jaxtyping.TypeCheckError):
+        linear.backward(np.ones(4, dtype=int), linear.forward(linear.Params(np.ones((3, 4)), None), np.ones((2, 3)))[1])
 
 
 def test_dicts_are_met_by_key_not_by_order():

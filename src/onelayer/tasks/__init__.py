@@ -27,6 +27,8 @@ class Batch(NamedTuple):
     weights: Float[Array, "B R"] | None = None  # loss weight, 0 on padding; None: all ones
     source: Int[Array, "B S"] | None = None  # encoder input (encoder-decoder tasks)
     source_mask: Bool[Array, "B S"] | None = None  # True where a real token stands
+    ids: Int[Array, "B T"] | None = None  # where the tokens stand, if not at 0, 1, 2 …: positions/ids.py
+    source_ids: Int[Array, "B S"] | None = None
 
 
 @dataclass(frozen=True, eq=False)

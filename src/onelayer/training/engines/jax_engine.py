@@ -4,7 +4,7 @@ float64, in the weights or in the loss, needs JAX's 64-bit mode, a setting of th
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,14 @@ from . import Diverged
 from .summary import summarise
 
 
+class Drawn(NamedTuple):
+    """What a step draws, or [n] steps: which examples, and the ids of their places. None: all, and 0, 1, 2 …"""
+
+    rows: jax.Array | None  # [n, B]
+    ids: jax.Array | None  # [n, B, T]
+    source_ids: jax.Array | None  # [n, B, S]
+
+
 class Engine:
     def __init__(self, config: RunConfig, task: Task) -> None:
         if "float64" in (config.dtype, config.loss.variant):
@@ -30,8 +38,9 @@ class Engine:
         self.config, self.task = config, task
         self.objective = steps.make_objective(config, task)
         self.rules = steps.make_rules(config)
-        self.batches = Batches(task.train, config.batch_size, config.seed)
-        self.train, self.test = (_on_device(split, config.dtype) for split in (task.train, task.test))
+        self.batches = Batches(task.train, config.batch_size, config.seed, self.objective.model)
+        splits = (self.batches.split(name, batch) for name, batch in (("train", task.train), ("test", task.test)))
+        self.train, self.test = (_on_device(split, config.dtype) for split in splits)
         self._steps = jax.jit(self._scan)
         self._scores = jax.jit(using(attention_blocked.STAND_INS)(partial(scores, objective=self.objective)))
         self._locate = jax.jit(self._first_bad)
@@ -40,14 +49,12 @@ class Engine:
         return self.from_host(steps.start(self.objective, self.rules, self.config.seed, self.config.dtype))
 
     def run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
-        chosen = None
-        if self.batches.size is not None:
-            chosen = jnp.asarray(np.stack([self.batches.indices(step + i) for i in range(n)]))
+        drawn = self._draw(step, n)
         with jax.default_matmul_precision(self.config.precision):
-            new, figures = self._steps(state, jnp.arange(step, step + n), chosen, self.train)
+            new, figures = self._steps(state, jnp.arange(step, step + n), drawn, self.train)
         figures = {name: np.asarray(values, dtype=np.float64) for name, values in figures.items()}
         if not np.all(figures.pop("finite")):
-            self._raise(state, step, n, chosen)
+            self._raise(state, step, n, drawn)
         return new, figures
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
@@ -64,21 +71,32 @@ class Engine:
     def from_host(self, state: TrainState) -> TrainState:
         return map_tree(jnp.asarray, state)
 
-    def _scan(self, state: TrainState, ts: jax.Array, chosen: jax.Array | None, train: Batch) -> tuple[Any, Any]:
+    def _draw(self, step: int, n: int) -> Drawn:
+        """What n steps draw, on the host."""
+        rows = [self.batches.indices(step + i) for i in range(n)] if self.batches.size is not None else None
+        numbered = [self.batches.at(step + i) for i in range(n)] if self.train.ids is not None else None
+        return Drawn(
+            rows=None if rows is None else jnp.asarray(np.stack(rows)),
+            ids=None if numbered is None else jnp.asarray(np.stack([b.ids for b in numbered])),
+            source_ids=None
+            if numbered is None or self.train.source_ids is None
+            else jnp.asarray(np.stack([b.source_ids for b in numbered])),
+        )
+
+    def _scan(self, state: TrainState, ts: jax.Array, drawn: Drawn, train: Batch) -> tuple[Any, Any]:
         @using(attention_blocked.STAND_INS)
-        def one(state: TrainState, at: tuple[jax.Array, jax.Array | None]) -> tuple[TrainState, dict[str, jax.Array]]:
-            t, rows = at
-            batch = train if rows is None else map_tree(lambda a: a[rows], train)
-            new, figures, _ = steps.take(state, batch, t, self.objective, self.rules)
+        def one(state: TrainState, at: tuple[jax.Array, Drawn]) -> tuple[TrainState, dict[str, jax.Array]]:
+            t, now = at
+            new, figures, _ = steps.take(state, _batch(train, now), t, self.objective, self.rules)
             finite = jnp.isfinite(figures["loss"]) & jnp.isfinite(figures["grad_norm"]) & _all_finite(new.params)
             return new, figures | {"finite": finite}
 
-        return jax.lax.scan(one, state, (ts, chosen))
+        return jax.lax.scan(one, state, (ts, drawn))
 
-    def _raise(self, state: TrainState, step: int, n: int, chosen: jax.Array | None) -> None:
+    def _raise(self, state: TrainState, step: int, n: int, drawn: Drawn) -> None:
         """Retrace the chunk one step at a time to the first tensor that is not finite."""
         for i in range(n):
-            batch = self.train if chosen is None else map_tree(lambda a, i=i: a[chosen[i]], self.train)
+            batch = _batch(self.train, map_tree(lambda a, i=i: a[i], drawn))
             state, loss, raw = self._locate(state, batch, jnp.asarray(step + i))
             if not np.isfinite(loss):
                 raise Diverged(step + i, "loss", "loss")
@@ -91,6 +109,12 @@ class Engine:
     def _first_bad(self, state: TrainState, batch: Batch, t: jax.Array) -> tuple[TrainState, jax.Array, Any]:
         new, figures, raw = steps.take(state, batch, t, self.objective, self.rules)
         return new, figures["loss"], raw
+
+
+def _batch(train: Batch, now: Drawn) -> Batch:
+    """The batch of a step, from what it drew."""
+    batch = train if now.rows is None else map_tree(lambda a: a[now.rows], train)
+    return batch if now.ids is None else batch._replace(ids=now.ids, source_ids=now.source_ids)
 
 
 def _all_finite(params: Any) -> jax.Array:

@@ -32,8 +32,10 @@ class Engine:
         self.config, self.task = config, task
         self.objective = steps.make_objective(config, task)
         self.rules = steps.make_rules(config)
-        self.batches = Batches(_in_precision(task.train, config.dtype), config.batch_size, config.seed)
-        self.test = _in_precision(task.test, config.dtype)
+        train = _in_precision(task.train, config.dtype)
+        self.batches = Batches(train, config.batch_size, config.seed, self.objective.model)
+        self.train = self.batches.split("train", train)
+        self.test = self.batches.split("test", _in_precision(task.test, config.dtype))
         self._ahead: tuple[Any, Any] = (None, None)  # parameters, and their forward pass over the training examples
         self.watch: Watch | None = None
         keep_freed_memory()
@@ -65,8 +67,9 @@ class Engine:
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:
         figures: dict[str, float] = {}
-        for split, batch in (("train", self.batches.train), ("test", self.test)):
-            if split == "train" and self.batches.size is None and len(batch.tokens) <= CHUNK:
+        for split, batch in (("train", self.train), ("test", self.test)):
+            same = batch is self.batches.train and self.batches.size is None  # what the next step will see
+            if same and len(batch.tokens) <= CHUNK:
                 self._ahead = state.params, forward(state.params, batch, self.objective)
                 parts = [judge(self._ahead[1][0], batch)]
             else:
