@@ -54,12 +54,12 @@ export function arrows(layer, from, to, side) {
   if (!to) return;
   const frame = layer.getBoundingClientRect();
   for (const point of from.slice(0, ARROWS)) {
-    const [x0, y0] = [point.x - frame.left, point.y - frame.top];
-    const beside = Math.abs(point.y - to.y) <= to.half.y; // then it ends at the side, otherwise above or below
-    const [across, down] = beside ? [Math.sign(to.x - point.x), 0] : [0, Math.sign(to.y - point.y)];
-    const [x1, y1] = [to.x - frame.left - across * to.half.x, to.y - frame.top - down * to.half.y];
-    const bend = Math.max(30, Math.abs(y1 - y0) / 3);
-    const d = `M${x0} ${y0}C${x0 + across * bend} ${y0 + down * bend} ${x1 - across * bend} ${y1 - down * bend} ${x1} ${y1}`;
+    const beside = Math.abs(point.y - to.y) <= to.half.y; // then it goes in an arch over what is between
+    const [leave, arrive] = beside ? [-1, 1] : [Math.sign(to.y - point.y), Math.sign(to.y - point.y)];
+    const [x0, y0] = [point.x - frame.left, point.y - frame.top + leave * point.half.y];
+    const [x1, y1] = [to.x - frame.left, to.y - frame.top - arrive * to.half.y];
+    const bend = beside ? 28 : Math.max(30, Math.abs(y1 - y0) / 3);
+    const d = `M${x0} ${y0}C${x0} ${y0 + leave * bend} ${x1} ${y1 - arrive * bend} ${x1} ${y1}`;
     group.append(shape("path", { d, class: `arrow ${side}`, "marker-end": "url(#tip)" }));
   }
 }
