@@ -3,9 +3,9 @@
     python benchmarks/microscope.py [--rounds 15] [--json]
 
 One layer, p = 113, the full batch of 3,830 examples, float64, NumPy: the default model of `onelayer grok`. In every
-round each measurement runs once, in turn, so that a busy machine slows all alike; the median over the rounds of its time
-over the gradient's is told. `read 1` is the task as it is (the loss at `=` alone); `read 3` asks for a loss at every
-position, where provenance has three tokens to tell apart. Provenance and norms are counted with the trace they start from.
+round each measurement runs once, in turn, so that a busy machine slows all alike; told is the median, over the rounds,
+of its time over the gradient's. `read 1` is the task as it is (the loss at `=` alone); `read 3` asks for a loss at all
+positions, where provenance has three tokens to tell apart. Provenance and norms are counted with their trace.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from onelayer.microscope.gates import backward, forward
 from onelayer.models import decoder_only
 from onelayer.models.config import ModelConfig
 from onelayer.tasks import Batch, make
+from onelayer.training.config import resolve
 from onelayer.training.engines.memory import keep_freed_memory
 
 BOUNDS = {"trace": 1.5, "loss token × head, all attention weights": 3.0, "ghost norms, all weights": 1.5}
@@ -68,7 +69,7 @@ def measured(batch: Batch, cfg: ModelConfig, rounds: int) -> dict[str, float]:
 
 def measure(rounds: int = 15) -> dict[str, dict[str, float]]:
     task = make("arithmetic", operation="x + y", p=113, train_fraction=0.3, seed=0)
-    cfg = ModelConfig(vocab_size=len(task.vocabulary), n_ctx=task.n_ctx)
+    cfg = resolve({}).model.build(vocab_size=len(task.vocabulary), n_ctx=task.n_ctx)
     tokens = task.train.tokens
     everywhere = Batch(tokens, np.concatenate([tokens[:, 1:], task.train.targets], axis=1))
     return {"read 1": measured(task.train, cfg, rounds), "read 3": measured(everywhere, cfg, rounds)}
@@ -87,9 +88,8 @@ def main() -> None:
     for setting, figures in found.items():
         print(f"{setting}: a gradient takes {figures['gradient_seconds'] * 1e3:.0f} ms")
         for name, bound in BOUNDS.items():
-            print(
-                f"  {name:<42} {figures[name]:5.2f} gradients   bound {bound}   {'ok' if figures[name] <= bound else 'over'}"
-            )
+            verdict = "within" if figures[name] <= bound else "over"
+            print(f"  {name:<42} {figures[name]:5.2f} gradients, {verdict} {bound}")
 
 
 if __name__ == "__main__":

@@ -442,7 +442,7 @@ class _Walk:
         terms = [
             self.value(f"{mlp}.hook_post", at, _unit(len(out), f, out[f]), f"{mlp} neuron {f}",
                        f"post · (W_out u) = {_n(post[f])} · {_n(out[f])}")
-            for f in np.flatnonzero(post * out)
+            for f in map(int, np.flatnonzero(post * out))
         ]  # fmt: skip
         return [*terms, *_bias(f"{mlp}.b_out", weights.get(f"{mlp}.b_out"), u)]
 
@@ -647,7 +647,7 @@ class _Walk:
         return [
             self.grad(f"{mlp}.hook_pre", at, _unit(len(into), f, into[f]), f"{mlp} neuron {f}",
                       f"(W_in u) · ∂pre = {_n(into[f])} · {_n(slopes[f])}")
-            for f in np.flatnonzero(into * slopes)
+            for f in map(int, np.flatnonzero(into * slopes))
         ]  # fmt: skip
 
     def dpre(self, scope: str, at: tuple[int, ...], u: Array) -> list[_Term]:

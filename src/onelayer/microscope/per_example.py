@@ -44,16 +44,21 @@ def _ghost(a: Site, b: Site) -> Array:
     P, Q = a.right.shape[1], b.right.shape[1]
     if a.kind == "sum":
         total = a.right.sum(axis=1)
-        return np.sum(total * total, axis=-1)
+        return _squared(total)
     if a is b and a.kind == "outer":
         assert a.left is not None
         M, N = a.left.shape[-1], a.right.shape[-1]
         if P == 1:
-            return np.sum(a.left**2, axis=(1, 2)) * np.sum(a.right**2, axis=(1, 2))
+            return _squared(a.left[:, 0]) * _squared(a.right[:, 0])
         if P * (M + N) > M * N:  # long sequences: the gradient itself is the smaller thing
             return np.array([np.sum((x.T @ y) ** 2) for x, y in zip(a.left, a.right, strict=True)])
     left = _left_products(a, b)
     return np.sum(left * (a.right @ np.swapaxes(b.right, 1, 2)), axis=(1, 2)) if P and Q else np.zeros(len(a.right))
+
+
+def _squared(x: Array) -> Array:
+    """|x|² of each row, without an array of squares."""
+    return np.einsum("bn,bn->b", x, x)
 
 
 def _left_products(a: Site, b: Site) -> Array:
@@ -104,7 +109,8 @@ def _gram(t: Trace, tensor: str, chosen: Array) -> Array:
         if any(site.kind == "opaque" for site in found):
             flat = _one_by_one(t, tensor, chosen.tolist()).reshape(n, -1)
         else:
-            flat = sum(contract(_only_examples(site, chosen), examples=True).reshape(n, -1) for site in found)
+            parts = [contract(_only_examples(site, chosen), examples=True).reshape(n, -1) for site in found]
+            flat = np.sum(parts, axis=0)
         return flat @ flat.T
     site = _only_examples(found[0], chosen)
     assert site.left is not None and site.right is not None
@@ -230,7 +236,7 @@ def pull(t: Trace, tensor: str, index: Sequence[int]) -> Pull:
     if any(site.kind == "opaque" for site in found):
         shares = _one_by_one(t, tensor)[(slice(None), *at)]
     else:
-        shares = sum(_entry(site, at) for site in found)
+        shares = np.sum([_entry(site, at) for site in found], axis=0)
     total = float(np.sum(shares))
     order = np.argsort(-np.sign(total or 1.0) * shares, kind="stable")
     return Pull(order, shares[order], total)
