@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {  # name: what `onelayer --help` says of it
     "explain": "Take one number of a run apart: a tree whose children sum to their parent.",
     "gradcheck": "Check every hand-derived gradient against the complex-step derivative.",
     "positions": "List every positional encoding, show one in pictures, or all on one page.",
+    "bench": "Measure the training step against PyTorch and naive JAX, on this machine.",
     "report": "Write the page of a run: one HTML file that opens without a network.",
     "microscope": "Write the page that takes a run's gradients apart, cell by cell, at every checkpoint.",
 }

@@ -1,0 +1,113 @@
+"""Our own contenders: the engines' steps, as `onelayer train` runs them."""
+
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..arrays import map_tree
+from ..fused import using
+from ..sublayers import attention_blocked
+from ..tasks import Batch
+from ..training import step as steps
+from ..training.config import RunConfig
+from ..training.engines.memory import keep_freed_memory
+from ..training.objective import Objective
+from . import Contender, NotInstalled, memory
+
+__all__ = ["contenders"]
+
+SCANNED = 8  # steps of one JAX program
+
+
+def contenders(
+    objective: Objective, batch: Batch, config: RunConfig, flops: float | None = None, blocked: bool = True
+) -> tuple[Contender, ...]:
+    """NumPy with and without kernels, and JAX, each taking a training step."""
+    given = (objective, batch, config)
+    ours = [Contender("numpy + numba", partial(_numpy, *given, True), flops, partial(_numpy_memory, *given, True)),
+            Contender("numpy", partial(_numpy, *given, False), flops, partial(_numpy_memory, *given, False)),
+            Contender("jax", partial(_jax, *given), flops, partial(_jax_memory, *given))]  # fmt: skip
+    if blocked:
+        return tuple(ours)
+    whole = [
+        Contender("numpy + numba, whole attention", partial(_numpy, *given, True, False), None,
+                  partial(_numpy_memory, *given, True, False)),
+        Contender("jax, whole attention", partial(_jax, *given, False), None, partial(_jax_memory, *given, False)),
+    ]  # fmt: skip
+    return (*ours, *whole)
+
+
+def _start(objective: Objective, config: RunConfig) -> tuple[Any, Any]:
+    rules = steps.make_rules(config)
+    return rules, steps.start(objective, rules, 0, "float32")
+
+
+def _numpy(
+    objective: Objective, batch: Batch, config: RunConfig, fast: bool, blocked: bool = True
+) -> Callable[[], Any]:
+    if fast and not kernels.available():
+        raise NotInstalled("numba: pip install 'onelayer[fast]'")
+    keep_freed_memory()
+    stand_ins = (kernels.available() if fast else {}) | (attention_blocked.STAND_INS if blocked else {})
+    (rules, state), t = _start(objective, config), 0
+
+    def step() -> None:
+        nonlocal state, t
+        with using(stand_ins):
+            state, _, _ = steps.take(state, batch, t, objective, rules)
+        t += 1
+
+    return step
+
+
+def _numpy_memory(*given: Any) -> dict[str, float]:
+    return memory.of_numpy(_numpy(*given))
+
+
+def _scan(objective: Objective, batch: Batch, config: RunConfig, blocked: bool, n: int) -> tuple[Any, Any, Any]:
+    if find_spec("jax") is None:
+        raise NotInstalled("jax: pip install 'onelayer[jax]'")
+    import jax
+    import jax.numpy as jnp
+
+    rules, state = _start(objective, config)
+    state = map_tree(jnp.asarray, state)
+    there = map_tree(lambda a: jnp.asarray(a, dtype="float32" if a.dtype.kind == "f" else None), batch)
+
+    def many(state: Any, ts: Any, batch: Any) -> Any:
+        with using(attention_blocked.STAND_INS if blocked else {}):
+            return jax.lax.scan(lambda s, t: (steps.take(s, batch, t, objective, rules)[0], None), state, ts)[0]
+
+    compiled = jax.jit(many, donate_argnums=0).lower(state, jnp.arange(n), there).compile()
+    return compiled, state, there
+
+
+def _jax(objective: Objective, batch: Batch, config: RunConfig, blocked: bool = True) -> Callable[[], Any]:
+    n = SCANNED
+    compiled, state, there = _scan(objective, batch, config, blocked, n)
+    import jax
+    import jax.numpy as jnp
+
+    t = 0
+
+    def many() -> None:
+        nonlocal state, t
+        state = jax.block_until_ready(compiled(state, jnp.arange(t, t + n), there))
+        t += n
+
+    many.steps = n  # type: ignore[attr-defined]
+    return many
+
+
+def _jax_memory(objective: Objective, batch: Batch, config: RunConfig, blocked: bool = True) -> dict[str, float]:
+    return memory.of_jax(_scan(objective, batch, config, blocked, 1)[0])
+
+
+def tokens(vocab: int, *shape: int, name: str = "tokens") -> np.ndarray:
+    from ..arrays import generator
+
+    return generator(0, "bench", name).integers(0, vocab, shape)
