@@ -92,7 +92,7 @@ def test_json_is_one_object_on_the_last_line(capsys):
 @pytest.mark.parametrize(
     ("tokens", "words"),
     [
-        (["grk"], ['"grk"', "Available commands", "toy"]),
+        (["grk"], ["'grk'", "did you mean 'grok'", "toy", *cli.COMMANDS]),
         (["toy", "--pp", "3"], ["--pp", "--p"]),
         (["toy", "--p", "x"], ["--p", '"x"', "int"]),
         (["toy", "3"], ["3"]),

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError
 from pydantic import ValidationError
 
-from ..errors import BadInput, WorkFailed
+from ..errors import BadInput, WorkFailed, unknown
 
 __all__ = ["COMMANDS", "build", "main", "run"]
 
@@ -60,6 +60,8 @@ def run(tokens: Sequence[str] | None = None) -> int:
     """Run one command and answer its exit code; what went wrong is said on standard error."""
     tokens = sys.argv[1:] if tokens is None else tokens
     try:
+        if tokens and not tokens[0].startswith("-") and tokens[0] not in COMMANDS:
+            raise unknown("command", tokens[0], COMMANDS)  # all of them: the parser's own list stops after eight
         build(*tokens[:1])(tokens, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except KeyboardInterrupt as stop:  # a command that has something to say of it (how to resume) raises its own
