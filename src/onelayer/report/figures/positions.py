@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from . import plots
+from . import plots, theme
 
 
 def added(table: np.ndarray) -> go.Figure:
@@ -81,3 +81,29 @@ def bias_over_training(steps: Sequence[int], offsets: np.ndarray, values: np.nda
         values, x=offsets, x_title="offset", y_title="step", y_labels=[f"{step:,}" for step in steps], value="bias",
         limits=(-bound, bound),
     )  # fmt: skip
+
+
+def first_look(
+    accuracy: np.ndarray, methods: Sequence[str], probes: Sequence[str], stretches: Sequence[str]
+) -> go.Figure:
+    """accuracy [method, probe, stretch], 0..1: a group of columns for each probe, one for each length."""
+    rows, groups, lengths = accuracy.shape
+    wide = np.full((rows, groups, lengths + 1), np.nan)  # a gap after each group
+    wide[:, :, :lengths] = accuracy
+    values = wide.reshape(rows, -1)[:, :-1]
+    figure = theme.new(x="", y="", height=60 + 21 * rows)
+    figure.add_heatmap(
+        z=values, x=np.arange(values.shape[1]), y=list(methods), zmin=0, zmax=1, xgap=1, ygap=1,
+        colorbar_title_text="accuracy", colorbar_tickformat=".0%",
+        hovertemplate="%{y}<br>%{z:.1%}<extra></extra>",
+    )  # fmt: skip
+    at = np.arange(groups) * (lengths + 1)
+    ticks = (at[:, None] + np.arange(lengths)).ravel()
+    figure.update_xaxes(tickvals=ticks, ticktext=[f"{s}×" for s in stretches] * groups, tickangle=0, showgrid=False)
+    figure.update_xaxes(tickfont_size=10)
+    for start, name in zip(at, probes, strict=True):
+        figure.add_annotation(
+            x=start + (lengths - 1) / 2, y=1, yref="paper", yanchor="bottom", text=f"<b>{name}</b>", showarrow=False
+        )
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", tickfont_size=11)
+    return figure.update_layout(margin_t=30)
