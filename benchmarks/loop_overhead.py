@@ -33,9 +33,8 @@ def main() -> None:
         begun = time.process_time()
         train(config, Path(directory) / "run")
         whole = time.process_time() - begun
-    print(
-        f"{given.steps} steps of {given.recipe}: bare {bare:.2f} s, in a run {whole:.2f} s, {100 * (whole / bare - 1):.1f} % more"
-    )
+    more = 100 * (whole / bare - 1)
+    print(f"{given.steps} steps of {given.recipe}: bare {bare:.2f} s, in a run {whole:.2f} s, {more:.1f} % more")
 
 
 if __name__ == "__main__":

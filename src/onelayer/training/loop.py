@@ -290,7 +290,7 @@ class _Session:
             raise checkpoint.Rejected(f"{name}: metrics.jsonl is no longer what it was at this step")
 
     def _good(self) -> str:
-        steps = [s for s in checkpoint.steps(self.checkpoints) if (self.checkpoints / f"step-{s}" / "digest").exists()]
+        steps = [s for s in checkpoint.steps(self.checkpoints) if checkpoint.is_whole(self.checkpoints / f"step-{s}")]
         if not steps:
             return "There is no checkpoint yet"
         return f"The last checkpoint, of step {steps[-1]}, is intact: `onelayer resume {self.path}` goes on from it"
