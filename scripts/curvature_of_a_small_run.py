@@ -6,6 +6,7 @@ The run of scripts/ledger_of_a_small_run.py. Its table stands in docs/microscope
 """
 
 import argparse
+from itertools import pairwise
 
 import numpy as np
 from ledger_of_a_small_run import CONFIG
@@ -35,7 +36,7 @@ def main() -> None:
     n = sum(x.size for x in flatten(state.params).values())
     edges = np.array([-1, -1e-2, -1e-4, 1e-4, 1e-2, 1]) * np.max(np.abs(spectrum.nodes))
     print(f"\nof {n} eigenvalues at the end, by size against the largest:")
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         share = spectrum.mean(lambda x, low=low, high=high: (x > low) & (x <= high))
         print(f"  {low:+.1e} to {high:+.1e}: {share:.4f}")
 

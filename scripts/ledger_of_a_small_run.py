@@ -13,7 +13,8 @@ from onelayer.training.config import resolve
 from onelayer.training.engines.numpy_engine import Engine
 
 CONFIG = {
-    "task": {"p": 23, "train_fraction": 0.6}, "model": {"d_model": 64, "n_heads": 2, "d_mlp": 128, "activation": "gelu"},
+    "task": {"p": 23, "train_fraction": 0.6},
+    "model": {"d_model": 64, "n_heads": 2, "d_mlp": 128, "activation": "gelu"},
     "optimizer": {"name": "adamw", "lr": 5e-3, "beta2": 0.98, "weight_decay": 1.0}, "dtype": "float64",
 }  # fmt: skip
 

@@ -5,6 +5,9 @@ gates.py        run the backward again with routes cut; train with a route cut
 provenance.py   a gradient as a sum over loss tokens, sources, heads, examples, classes, frequencies, routes
 explain.py      one number as a tree
 per_example.py  norms, cosines, signal to noise, who pulls
+ledger.py       why a weight moved, and which group of the gradient bought the change in the loss
+curvature.py    exact Hessian products (tangent/: the R-operator), eigenvalues, trace, spectrum
+flow.py         norms, ranks, dead units, saturation, alignment over training, into the run's own journal
 gradcheck.py    the backward against the complex step
 """
 

@@ -110,7 +110,7 @@ def _scipy() -> Any:
         from scipy.sparse import linalg
     except ImportError as error:
         raise BadInput(
-            "eigenvalues come from scipy's Lanczos, and scipy is not installed: pip install 'scipy>=1.12'. "
+            "eigenvalues come from scipy's Lanczos, and scipy is not installed: pip install 'onelayer[curvature]'. "
             "trace, density and sharpness do without it"
         ) from error
     return linalg

@@ -1,4 +1,4 @@
-"""R{softmax}.
+"""R{softmax}: shares of one whole; what one key gains, the others lose, in every order.
 
 Forward   P = softmax(s)             RP = P (Rs − Σ P Rs)
 Backward  ∂s = P (∂P − Σ P ∂P)       R∂s = RP (∂P − Σ P ∂P) + P (R∂P − Σ (RP ∂P + P R∂P))
