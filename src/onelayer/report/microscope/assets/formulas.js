@@ -15,16 +15,23 @@ export function explain(numbers, name, side, index) {
 
 // ------------------------------------------------------------------------------------------------ numbers as text
 
-export function format(x) {
+export function format(x, digits = 4) {
   if (x === 0) return "0";
   if (!Number.isFinite(x)) return String(x);
   const size = Math.abs(x);
-  const text = size < 1e-3 || size >= 1e5 ? x.toExponential(3) : x.toPrecision(4);
+  const text = size < 1e-3 || size >= 1e5 ? x.toExponential(digits - 1) : x.toPrecision(digits);
   return text.replaceAll("-", "−");
 }
 
 const factor = (x) => (x < 0 ? `(${format(x)})` : format(x));
-const minus = (x) => (x < 0 ? `+ ${format(-x)}` : `− ${format(x)}`);
+const minus = (x, digits) => (x < 0 ? `+ ${format(-x, digits)}` : `− ${format(x, digits)}`);
+
+// a − b with as many more digits as cancel; float32 has seven.
+function difference(a, b) {
+  const lost = a === b ? 0 : Math.log10(Math.max(Math.abs(a), Math.abs(b)) / Math.abs(a - b));
+  const digits = Math.min(7, 4 + Math.max(0, Math.floor(lost)));
+  return `${format(a, digits)} ${minus(b, digits)}`;
+}
 const plus = (x) => (x < 0 ? `− ${format(-x)}` : `+ ${format(x)}`);
 const sum = (list) => list.reduce((total, x) => total + x, 0);
 const mean = (list) => sum(list) / list.length;
@@ -111,7 +118,7 @@ const KINDS = {
       ...operand(numbers, rule.scores, "value", { h, t, s: i }, `score of ${where(numbers, "s", { s: i }, view.sources)}`),
       dimmed: !open[i],
     }));
-    const live = value > 0 ? `e^(${format(scores[s])} ${minus(top)}) / ${format(total)}` : "0: it may not be looked at, or far too small";
+    const live = value > 0 ? `e^(${difference(scores[s], top)}) / ${format(total)}` : "0: it may not be looked at, or far too small";
     return { formula: "A = e^(score − m) / Σ e^(score − m),   m the largest score", live, rows };
   },
 
@@ -148,7 +155,7 @@ const KINDS = {
     ];
     const factors = [...(weight === 1 ? [] : [format(weight)]), ...(stable ? [format(growth)] : [])];
     const live = value === 0 && !read.counted ? "0: this position is not judged here"
-      : `${factors.map((x) => `${x} × `).join("")}(${format(shares)} ${minus(wanted)})${tau === 1 ? "" : ` / ${tau}`}`;
+      : `${factors.map((x) => `${x} × `).join("")}(${difference(shares, wanted)})${tau === 1 ? "" : ` / ${tau}`}`;
     return { formula: `∂logit = ${weight === 1 ? "" : "w "}${stable ? "s′/s " : ""}(P − q)${tau === 1 ? "" : " / τ"}`, live, rows };
   },
 
@@ -161,7 +168,7 @@ const KINDS = {
       operand(numbers, rule.pattern, "gradient", { h, t, s }, "∂A"),
       { label: "Σ A ∂A over the row", value: average },
     ];
-    return { formula: "∂scores = A (∂A − Σ A ∂A)", live: `${format(A[s])} × (${format(dA[s])} ${minus(average)})`, rows };
+    return { formula: "∂scores = A (∂A − Σ A ∂A)", live: `${format(A[s])} × (${difference(dA[s], average)})`, rows };
   },
 
   dpattern: ({ numbers, rule, index: { h, t, s } }) => {
@@ -222,7 +229,7 @@ const KINDS = {
       { label: "gain g", value: g },
       ...(centre ? [{ label: "bias b", value: b }] : []),
     ];
-    const inner = centre ? `(${format(x[index.d])} ${minus(average)}) ${plus(b)}` : factor(x[index.d]);
+    const inner = centre ? `(${difference(x[index.d], average)}) ${plus(b)}` : factor(x[index.d]);
     return { formula: centre ? "y = g r (x − mean x) + b" : "y = g r x", live: `${format(g)} × ${format(r)} × ${inner}`, rows };
   },
 

@@ -102,7 +102,7 @@ document.getElementById("curves").append(curves.element);
 function lay() {
   main.replaceChildren();
   for (const [part, [heading, words]] of Object.entries(PARTS)) {
-    const own = maps.filter((map) => map.view.part === part && (map.name.startsWith(`${state.block}.`) || !/blocks\.\d/.test(map.name)));
+    const own = maps.filter((map) => map.view.part === part && shown(map));
     if (!own.length) continue;
     const section = text("section", "", { id: `part-${part}` });
     const grid = text("div", "", { class: "maps" });
@@ -111,6 +111,13 @@ function lay() {
     main.append(section);
   }
   measure();
+}
+
+// What is in the block that is chosen, and what is in none: its stack's embedding, and the output.
+function shown(map) {
+  const stack = state.block.slice(0, state.block.indexOf("blocks."));
+  if (/blocks\.\d/.test(map.name)) return map.name.startsWith(`${state.block}.`);
+  return map.name === "logits" || map.view.stack === stack;
 }
 
 function measure() {

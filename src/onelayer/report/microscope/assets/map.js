@@ -99,10 +99,11 @@ export class HeatMap {
         const { x: left, y } = this.place(strip, j);
         pen.fillStyle = colour(of(x));
         pen.fillRect(left, y, this.cell - 1, this.tall - 1);
-        if (named && this.cell >= 56) {
+        const number = named && this.cell >= 44 ? format(x) : "";
+        if (number && pen.measureText(number).width <= this.cell - 4) {
           pen.fillStyle = Math.abs(of(x)) > 0.6 && x < 0 ? "#ffffff" : Math.abs(of(x)) > 0.6 ? "#111111" : inkColour();
           pen.textAlign = "center";
-          pen.fillText(format(x), left + this.cell / 2, y + this.tall / 2);
+          pen.fillText(number, left + this.cell / 2, y + this.tall / 2);
         }
       });
       pen.strokeStyle = inkColour();
@@ -118,7 +119,8 @@ export class HeatMap {
     const word = symbol(this.numbers, this.name, this.side);
     const gradient = this.side === "gradient";
     const label = gradient ? `gradient of: ${this.view.label}` : this.view.label;
-    const short = gradient && this.view.value ? "gradient" : this.view.label;
+    const across = this.name.includes("cross_attn") ? " (cross-attention)" : "";
+    const short = (gradient && this.view.value ? "gradient" : this.view.label) + across;
     const told = `${word} ${largest}`;
     if (told === this.described) return;
     this.described = told;
