@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from ..training import configure, train
 from ._common import Json
+from ._ensemble import grok_many
 from ._runs import Fields, NoReport, changes, conclude, given, read_config
 
 
@@ -18,6 +19,9 @@ def grok(
     p: Annotated[int | None, Parameter(help="The modulus.")] = None,
     train_fraction: Annotated[float | None, Parameter(help="The share of all examples that is trained on.")] = None,
     seed: Annotated[int | None, Parameter(help="Of the split, the first weights and the batches.")] = None,
+    seeds: Annotated[
+        int | None, Parameter(help="So many runs as one JAX program, from --seed on, and how they are distributed.")
+    ] = None,
     steps: Annotated[int | None, Parameter(help="The last step, at the latest.")] = None,
     engine: Annotated[str | None, Parameter(help="numpy or jax.")] = None,
     recipe: Annotated[
@@ -51,6 +55,8 @@ def grok(
         options,
         changes(fields, "operation", "p", "train-fraction", "config", "out", "json"),
     )
+    if seeds is not None:
+        return grok_many(chosen, seeds, out, no_report, as_json)
     with Display() as display:
         result = train(chosen, out, display)
     conclude(result, not no_report, as_json)
