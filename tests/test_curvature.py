@@ -92,7 +92,7 @@ def test_the_two_ways_agree_and_the_hessian_is_symmetric(name: str) -> None:
     assert dot(v, Hv) != 0
 
 
-@pytest.mark.parametrize("name", [[*MODELS][i] for i in (1, 4, 6)])
+@pytest.mark.parametrize("name", [[*MODELS][i] for i in (1, 4, 5)])
 def test_the_r_operator_is_jaxs_forward_over_reverse(name: str) -> None:
     """jax.jvp of jax.grad of the forward: JAX's own reverse mode, not ours."""
     case = Case(**MODELS[name])
