@@ -39,12 +39,13 @@ Which number a token's place gets is another question, with its own home: `ids.p
 """
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -226,7 +227,24 @@ def get(name: str, **constants: Any) -> Method:
             if not known:
                 raise BadInput(f"position '{name}' has no constants, received '{given}'; leave position_settings empty")
             raise unknown(f"constant of position '{name}'", given, known)
-    return Method(name, _module(name), tuple(sorted((known | constants).items())))
+    typed = {given: _typed(name, given, value) for given, value in constants.items()}
+    return Method(name, _module(name), tuple(sorted((known | typed).items())))
+
+
+KINDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a word", type(None): "none"}
+
+
+def _typed(name: str, given: str, value: Any) -> Any:
+    """A constant of the kind that the method's `init` declares; a whole number may stand for a float."""
+    annotation = inspect.signature(_module(name).init).parameters[given].annotation
+    kinds = get_args(annotation) or (annotation,)
+    value = value.item() if isinstance(value, np.generic) else value
+    if float in kinds and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if type(value) in kinds and type(value) is not float:
+        return value
+    allowed = " or ".join(KINDS[kind] for kind in kinds)
+    raise BadInput(f"constant '{given}' of position '{name}' is {allowed}; received {value!r}")
 
 
 def _module(name: str) -> ModuleType:
