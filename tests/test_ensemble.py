@@ -108,7 +108,18 @@ def test_command(tmp_path, capsys):
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [m["seed"] for m in said["members"]] == [0, 1, 2]
     assert said["step_sustained"]["median"] is None and said["failures"] == 3
-    assert said["precision"] == "highest"
+    assert said["precision"] == "float32"
     assert (out / "ensemble.html").stat().st_size > 1e6
     assert json.loads((out / "ensemble.json").read_text())["failures"] == 3
     assert cli.run([*tokens, "--out", str(out)]) == 2
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_precision_is_taken_and_recorded(precision):
+    config = resolve(merge(TINY, {"precision": precision, "dtype": "float32", "steps": 2}))
+    engine: Any = engines.get("jax")(config, config.task.make(0))
+    _, figures = engine.run(engine.start(), 0, 2)
+    assert np.isfinite(figures["loss"]).all()
+    assert config.as_dict()["precision"] == precision
+    with pytest.raises(BadInput, match="precision"):
+        resolve(merge(TINY, {"precision": "float8"}))

@@ -226,8 +226,9 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     dtype: Literal["float32", "float64"] = "float32"
     engine: Literal["numpy", "jax"] = "numpy"
-    precision: Literal["highest", "high", "default"] = Field(
-        default="highest", description="of JAX's products on a GPU or TPU"
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        default="float32",
+        description="of the factors in JAX's matrix products on a GPU or TPU; a CPU takes no notice",
     )
     seed: int = Field(default=0, ge=0)
 

@@ -111,6 +111,11 @@ def check(configs: Sequence[RunConfig]) -> None:
     first = configs[0]
     if first.batch_size is not None:
         raise BadInput(f"an ensemble trains on full batches; received batch_size={first.batch_size}, leave it out")
+    numbering = first.as_dict()["model"]["position_ids"]
+    if numbering != "sequential":
+        raise BadInput(
+            f"an ensemble numbers places 0, 1, 2 …; received position_ids={numbering!r}, train one run at a time"
+        )
     for config in configs[1:]:
         for name, a, b in differences(first.as_dict(), config.as_dict()):
             if name not in VARIES:
@@ -228,6 +233,8 @@ class _Program:
 
     def drive(self, callback: Callable[[Progress], object]) -> Ensemble:
         jnp, config = self.jnp, self.configs[0]
+        from .engines.jax_engine import in_precision
+
         train = self._all(self._steps, lambda own, ts: (own.state, jnp.asarray(True)))
         judge = self._all(self._scores, lambda own: jnp.zeros(2, own.lr.dtype))
         M = len(self.configs)
@@ -244,7 +251,7 @@ class _Program:
                 self.compile_seconds += time.perf_counter() - started
             return ready[key](*arguments)
 
-        with self.jax.default_matmul_precision(config.precision):
+        with in_precision(config):
             while True:
                 active = jnp.asarray(alive[places])
                 if loop.evaluates(config, step):

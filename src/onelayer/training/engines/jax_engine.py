@@ -22,6 +22,13 @@ from ..step import TrainState
 from . import Diverged
 from .summary import summarise
 
+PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}  # JAX's names
+
+
+def in_precision(config: RunConfig) -> Any:
+    """A context in which matrix products have the run's precision (float64 arrays keep theirs)."""
+    return jax.default_matmul_precision(PRODUCTS[config.precision if config.dtype == "float32" else "float32"])
+
 
 class Drawn(NamedTuple):
     """What a step draws, or [n] steps: which examples, and the ids of their places. None: all, and 0, 1, 2 …"""
@@ -50,7 +57,7 @@ class Engine:
 
     def run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
         drawn = self._draw(step, n)
-        with jax.default_matmul_precision(self.config.precision):
+        with in_precision(self.config):
             new, figures = self._steps(state, jnp.arange(step, step + n), drawn, self.train)
         figures = {name: np.asarray(values, dtype=np.float64) for name, values in figures.items()}
         if not np.all(figures.pop("finite")):
@@ -60,7 +67,7 @@ class Engine:
     def evaluate(self, state: TrainState) -> dict[str, float]:
         figures: dict[str, float] = {}
         for split, batch in (("train", self.train), ("test", self.test)):
-            with jax.default_matmul_precision(self.config.precision):
+            with in_precision(self.config):
                 parts = self._scores(state.params, batch)
             figures |= summarise(self.task, split, *(np.asarray(part) for part in parts))
         return figures
