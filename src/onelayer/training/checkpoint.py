@@ -225,7 +225,7 @@ def _tensors(path: Path, state: dict[str, Any], part: str) -> dict[str, np.ndarr
     if hashlib.sha256(content).hexdigest() != _object(state.get("sha256"), "sha256").get(name):
         raise Rejected(f"{name} does not have the digest that was written with it: it is truncated or damaged")
     try:
-        return parse_tensors(content)
+        return {key: np.array(x) for key, x in parse_tensors(content).items()}  # to be written to, as any other
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise Rejected(f"{name} is not in the safetensors format: {error}") from error
 

@@ -41,7 +41,7 @@ class Engine:
         keep_freed_memory()
 
     def start(self) -> TrainState:
-        return steps.start(self.objective, self.rules, self.config.seed, self.config.dtype)
+        return _in_order(steps.start(self.objective, self.rules, self.config.seed, self.config.dtype))
 
     def run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
         with using(kernels.available() | attention_blocked.STAND_INS):
@@ -54,6 +54,7 @@ class Engine:
             before = state
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # found below, and named
                 state, figures, raw = steps.take(state, batch, step + i, self.objective, self.rules, ahead)
+                state = _in_order(state)
             losses[i], norms[i] = figures["loss"], figures["grad_norm"]
             check(step + i, losses[i], norms[i], raw, state.params)
             if self.watch is not None:
@@ -90,6 +91,12 @@ class Engine:
 
     def from_host(self, state: TrainState) -> TrainState:
         return state
+
+
+def _in_order(state: TrainState) -> TrainState:
+    """Each array in C order, as a checkpoint gives it back: in another, the same products and sums round otherwise, and
+    a resumed run would not be the same to the last bit. Where it is so already, nothing is copied."""
+    return map_tree(lambda x: np.asarray(x, order="C"), state)
 
 
 def check(step: int, loss: float, grad_norm: float, raw: object, params: object) -> None:
