@@ -82,8 +82,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         *table,
         "",
-        "The run's precision is float32 with the loss in float64. Evaluated every 50 steps (every 10 up to step 500), so a",
-        "step is exact to that. The seconds are those of a shared machine under load, not a benchmark.",
+        "The run's precision is float32 with the loss in float64. Evaluated every 50 steps (every 10 up to 500), so",
+        "a step is exact to that. The seconds are those of a shared machine under load, not a benchmark.",
         f"Machine: {machine['processor']}, {machine['threads']} thread(s); "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items()) + ".",
         "",

@@ -1,4 +1,4 @@
-"""Guards the engines: the same bits to begin with, the same batches, the same weights after 50 steps; loud divergence."""
+"""Guards the engines: the same first bits, the same batches, the same weights after 50 steps; loud divergence."""
 
 from typing import Any
 
@@ -17,6 +17,8 @@ SMALL = {
     "task": {"p": 13},
     "model": {"d_model": 16, "n_heads": 2, "d_mlp": 24},
 }
+
+ADDITION = {"name": "addition", "n_digits": 2, "n_train": 40, "n_test": 30}
 
 
 def pair(recipe: str = "default", **changes: Any) -> tuple[Any, Any]:
@@ -59,8 +61,8 @@ def test_steps_cut_into_chunks_are_the_same_steps(engine: str, batch_size: int |
     ("ids", "settings", "task"),
     [
         ("random", {"reach": 24}, {"name": "arithmetic", "p": 13}),
-        ("abacus", {"offset": 5}, {"name": "addition", "n_digits": 2, "sum_order": "low_first", "n_train": 40, "n_test": 30}),
-        ("coupled", {"offset": 5}, {"name": "addition", "n_digits": 2, "n_train": 40, "n_test": 30}),
+        ("abacus", {"offset": 5}, ADDITION | {"sum_order": "low_first"}),
+        ("coupled", {"offset": 5}, ADDITION),
     ],
 )
 @pytest.mark.parametrize("position", ["learned", "rope"])

@@ -1,4 +1,4 @@
-"""Guards every hand-derived gradient: against the complex step here, against jax.grad and PyTorch below; and the checker.
+"""Guards every hand-derived gradient: each is held against the complex step, and the checker must fail when it should.
 
 The cases are those of `onelayer gradcheck`, one test each, so that a failure names the layer.
 """
@@ -64,7 +64,7 @@ def test_the_backward_is_linear_in_dy(name: str, cases: dict[str, Case]) -> None
         np.testing.assert_allclose(whole[key], 2 * of_a[key] - 3 * of_b[key], rtol=0, atol=1e-13 * largest)
 
 
-# ------------------------------------------------------------------------------------ the checker must fail when it should
+# ---------------------------------------------------------------------------- the checker must fail when it should
 
 
 def wrong(case: Case, backward: Any) -> float:
@@ -121,9 +121,18 @@ def test_a_transposed_weight_of_the_right_shape_fails() -> None:
 
 def test_a_gradient_that_is_missing_or_not_finite_fails(cases: dict[str, Case]) -> None:
     case = cases["linear"]
+
+    def missing(dy: Any, c: Any) -> Any:
+        dx, dp = linear.backward(dy, c)
+        return gradcheck.Pair(dp._replace(bias=None), dx)
+
+    def not_finite(dy: Any, c: Any) -> Any:
+        dx, dp = linear.backward(dy, c)
+        return gradcheck.Pair(dp, np.nan * dx)
+
     with pytest.raises(AssertionError, match="differ in"):
-        wrong(case, lambda dy, c: gradcheck.Pair(linear.backward(dy, c)[1]._replace(bias=None), linear.backward(dy, c)[0]))
-    assert wrong(case, lambda dy, c: gradcheck.Pair(linear.backward(dy, c)[1], np.nan * linear.backward(dy, c)[0])) == np.inf
+        wrong(case, missing)
+    assert wrong(case, not_finite) == np.inf
 
 
 def test_the_complex_step_itself() -> None:

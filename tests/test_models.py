@@ -1,7 +1,7 @@
 """Guards both models: gradients against jax.grad and PyTorch autograd, and what the wiring promises.
 
-jax.grad differentiates our forward. The PyTorch oracle is written anew from torch's own pieces, so it checks the forward
-as well: the sums, the norms' places, the masks, the scale.
+jax.grad differentiates our forward. The PyTorch oracle is written anew from torch's own pieces, so it checks the
+forward as well: the sums, the norms' places, the masks, the scale.
 """
 
 from functools import partial

@@ -43,7 +43,7 @@ def gradcheck(
         console.print(table)
     worst = max(rows, key=lambda row: row.error)
     entries = sum(row.entries for row in rows)
-    summary = f"{len(rows)} cases, {entries} entries; worst relative error {worst.error:.1e} ({worst.case}, {worst.tensor})"
+    summary = f"{len(rows)} cases, {entries} entries; worst error {worst.error:.1e} ({worst.case}: {worst.tensor})"
     facts = {"cases": len(rows), "entries": entries, "worst": worst._asdict(), "bound": checks.BOUND}
     answer(facts | {"rows": [row._asdict() for row in rows]}, text.get() + summary, as_json=as_json)
     failed = [row for row in rows if not row.passed]

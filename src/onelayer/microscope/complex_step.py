@@ -33,6 +33,6 @@ def gradient(f: Callable[[Any], Any], tree: Any, step: float = STEP) -> Any:
 
 
 def directional(f: Callable[[Any], Any], tree: Any, direction: Any, step: float = STEP) -> Any:
-    """The derivative of a tree-valued f along a direction: one call of f. Through a backward it is a Hessian product."""
+    """The derivative of a tree-valued f along a direction: one call of f. Of a backward: a Hessian product."""
     moved = map_tree(lambda x, d: x + 1j * step * d, tree, direction)
     return map_tree(lambda y: np.imag(y) / step, f(moved))

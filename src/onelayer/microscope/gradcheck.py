@@ -247,5 +247,3 @@ def _model_cases(seed: int, rng: np.random.Generator) -> Iterator[Case]:
 def _moved(params: Any, seed: int, label: str) -> Any:
     """Initial weights, each moved by a random amount: small enough that no softmax saturates."""
     return map_tree(lambda p, r: p + r, params, random_like(params, seed, label, 0.05, 0.2))
-
-

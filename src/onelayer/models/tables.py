@@ -152,9 +152,7 @@ def _scores(
     p: attention.Params, q: Array, k: Array, asks: Array, rows: Array, places: Places, position: Method
 ) -> tuple[Inexact[Array, "1 H V R"], Array, Array, Any, Any]:
     """Each token that asks against each row; the queries and keys as multiplied, and the positions' caches."""
-    q_turned, k_turned, c_turn = (
-        position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
-    )
+    q_turned, k_turned, c_turn = position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
     scores = by_head(q_turned / math.sqrt(q.shape[-1])) @ transpose(by_head(k_turned))
     bias, c_bias = position.bias(p.pos, q, k, asks, rows, places) if position.has("score") else (None, None)
     return plus(scores, bias), q_turned, k_turned, c_turn, c_bias

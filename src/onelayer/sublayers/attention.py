@@ -1,4 +1,4 @@
-"""Multi-head attention: each position asks (q), each position answers (k), and what is fetched (v) is mixed by the match.
+"""Multi-head attention: each position asks (q) and answers (k); what is fetched (v) is mixed by how well these match.
 
 Shapes    x_q [B T D]: who asks     x_k [B S D]: who is asked (the same, for self-attention)     out [B T D]
           W_Q W_K W_V [H D K]     W_O [H K D]     b_Q b_K b_V [H K] and b_O [D], or None
@@ -17,7 +17,8 @@ Backward  ∂a is ∂loss/∂a; Σ runs over batch and positions
           ∂x_q = Σ_h ∂q W_Qᵀ             ∂x_k = Σ_h (∂k W_Kᵀ + ∂v W_Vᵀ)
           Σ ∂b_K = 0 up to rounding: a constant added to all keys moves all scores of a row alike.
 
-Taps      hook_q hook_k hook_v (before positions), hook_rot_q hook_rot_k (after), hook_attn_scores, hook_pattern, hook_z;
+Taps      hook_q hook_k hook_v (before positions), hook_rot_q hook_rot_k (after), hook_bias, hook_attn_scores,
+          hook_pattern, hook_z;
           in the backward the same names carry the gradients, and route_q route_k route_v what flows on into x,
           route_bias_q route_bias_k what a score bias that looks at x sends there.
 
@@ -82,9 +83,7 @@ def attend(
 ) -> tuple[Inexact[Array, "B T H K"], Cache]:
     """From queries, keys and values to z; a decoder that keeps k, v and x_k from earlier tokens starts here."""
     scale = 1 / math.sqrt(q.shape[-1])
-    q_turned, k_turned, c_turn = (
-        position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
-    )
+    q_turned, k_turned, c_turn = position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
     q_turned, k_turned = tap("hook_rot_q", q_turned), tap("hook_rot_k", k_turned)
     scores = scale * (by_head(q_turned) @ transpose(by_head(k_turned)))
     bias, c_bias = position.bias(p.pos, q, k, x_q, x_k, places) if position.has("score") else (None, None)
@@ -123,7 +122,9 @@ def backward(
         if position.has("query_key")
         else (dq_turned, dk_turned, None)
     )
-    felt, dpos_bias = position.bias_backward(tap("hook_bias", dscores), c.bias) if position.has("score") else (None, None)
+    felt, dpos_bias = None, None
+    if position.has("score"):
+        felt, dpos_bias = position.bias_backward(tap("hook_bias", dscores), c.bias)
     felt = Felt() if felt is None else felt
     dq, dk = (tap(name, plus(d, more)) for name, d, more in (("hook_q", dq, felt.q), ("hook_k", dk, felt.k)))
     dv = tap("hook_v", dv)

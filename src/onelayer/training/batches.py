@@ -33,7 +33,7 @@ class Batches:
     def __init__(self, train: Batch, size: int | None, seed: int, model: ModelConfig) -> None:
         n = len(train.tokens)
         if size is not None and size > n:
-            raise BadInput(f"a batch of {size} is more than the {n} training examples; allowed: 1 to {n}, or none for all")
+            raise BadInput(f"a batch of {size} is more than the {n} training examples; allowed: 1 to {n}, none for all")
         self.train, self.seed, self.model = train, seed, model
         self.size = None if size == n else size
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)

@@ -1,9 +1,9 @@
 """One training step: gradients, filters, optimizer at the scheduled rate, projections. Pure.
 
-    loss, grads  = objective at params
-    grads        = each filter in turn
-    params       = optimizer(grads) at lr × schedule(t)
-    params       = each projection in turn
+loss, grads  = objective at params
+grads        = each filter in turn
+params       = optimizer(grads) at lr × schedule(t)
+params       = each projection in turn
 """
 
 from collections.abc import Callable
