@@ -91,7 +91,7 @@ def _show(
     page = None
     if html is not None:
         page = gallery.write_page(html, method.name, "a positional encoding", gallery.method_page(method, size, n, run))
-    facts = gallery.facts(method, size)
+    facts = gallery.facts(method, size) | {"source": method.source}
     widest = max(map(len, facts))
     lines = [method.summary, "", *(f"{key:<{widest}}  {value}" for key, value in facts.items()), ""]
     lines += [gallery.picture_text(found)]

@@ -41,12 +41,10 @@ def gallery(size: Size, n: int = pictures.POSITIONS) -> dict[str, Section]:
     parts = {"counting": counting()}
     for name in positions.available():
         method = positions.get(name, **positions.fitted(name, size.n_ctx))
-        parts[name] = Section(
-            name + (" (a control)" if method.control else ""),
-            method.summary,
-            position.panels_of(method, pictures.draw(method, size), size, n, short=True),
-            facts(method, size),
-        )
+        params = pictures.draw(method, size)
+        panels = position.panels_of(method, params, size, n, short=True)
+        title = name + (" (a control)" if method.control else "")
+        parts[name] = Section(title, words(method, params, None), panels, facts(method, size))
     parts["numberings"] = Section(
         "Which number a place gets",
         "Any method may be used under any of these numberings (position_ids). Here 12 + 34 = 46, lowest digit first, "
@@ -60,8 +58,7 @@ def method_page(method: Method, size: Size, n: int = pictures.POSITIONS, run: Ru
     """One method in full; with a run, as it was learnt there, and how."""
     params = pictures.draw(method, size) if run is None else position.learnt(run, method)
     panels = position.panels_of(method, params, size, n)
-    state = "" if params is None else "Before training." if run is None else f"As learnt in {run.directory.path.name}."
-    parts = {method.name: Section(method.name, f"{method.summary} {state}", panels, facts(method, size))}
+    parts = {method.name: Section(method.name, words(method, params, run), panels, facts(method, size))}
     if run is not None and (grown := position.over_training(run, method)):
         parts["training"] = Section("Over training", "", grown)
     if method.name in ("binary", "sinusoidal"):
@@ -69,8 +66,18 @@ def method_page(method: Method, size: Size, n: int = pictures.POSITIONS, run: Ru
     return parts
 
 
+def words(method: Method, params: Any, run: Run | None) -> str:
+    state = f"As learnt in {run.directory.path.name}." if run else "Here as drawn, before training."
+    if run is None and method.name == "cope":
+        state = "Before training it adds nothing: its table starts at 0."
+    source = f"\n\nSource: {method.source}." if method.source else ""
+    return method.summary + ("" if params is None else f" {state}") + source
+
+
 def facts(method: Method, size: Size) -> dict[str, str]:
-    constants = ", ".join(f"{key} = {value}" for key, value in method.constants)
+    """What a tile holds in a few words."""
+    shown = {key: f"{value:g}" if isinstance(value, float) else str(value).lower() for key, value in method.constants}
+    constants = ", ".join(f"{key} = {value}" for key, value in shown.items())
     return {
         "acts on": position.stages(method) if method.stages else "nothing",
         "parameters": f"{method.n_parameters(size):,}",
@@ -79,7 +86,6 @@ def facts(method: Method, size: Size) -> dict[str, str]:
         "across two sequences": "yes" if method.crosses else "no",
         "cost of a step": method.cost,
         **({"constants": constants} if constants else {}),
-        **({"source": method.source} if method.source else {}),
     }
 
 
