@@ -17,6 +17,7 @@ import sys
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
 
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
@@ -113,14 +114,18 @@ def picture(table: np.ndarray, names: list[str]) -> None:
 
 
 def words(data: dict, table: np.ndarray) -> str:
+    """The page."""
     budget, versions = study.Budget(**data["budget"]), data["versions"]
     about = positions_about(data, table)
     minutes = sum(item["seconds"] for item in [*data["cells"], *data["sums"]]) / 60
-    return TEMPLATE.format(
+    text = TEMPLATE.format(
         **about, **budget._asdict(), minutes=round(minutes), machine=versions["machine"], python=versions["python"],
         numpy=versions["numpy"], jax=versions["jax"], table=accuracy_table(data, table), sums=sums_table(data),
         cells=len(data["cells"]),
     )  # fmt: skip
+    return "\n".join(
+        fill(line, 120, subsequent_indent="  ") if line.startswith("- ") else line for line in text.split("\n")
+    )
 
 
 def accuracy_table(data: dict, table: np.ndarray) -> str:

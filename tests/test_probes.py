@@ -58,6 +58,7 @@ def test_every_answer_is_the_one_defined(probe, seed, length):
 @pytest.mark.parametrize("probe", NAMES)
 def test_beyond_asks_only_what_is_new(probe):
     tokens, _, weights, *_ = probes.draw(probe, 200, 32, np.random.default_rng(0), beyond=24)
+    assert weights is not None
     assert weights.any(axis=1).mean() > 0.95  # of `majority`, a few are tied throughout
     if probe in probes.PAIRED:
         digits = np.argmax(tokens == probes.EQUALS, axis=1)
@@ -174,6 +175,7 @@ def test_one_layer_with_hand_set_weights_is_always_right(probe, length):
     ids = cfg.numbering.draw(batch.tokens, np.random.default_rng(0), training=False)
     logits, _ = decoder_only.forward(params, batch.tokens, cfg, ids=ids)
     right = np.argmax(logits, axis=-1) == batch.targets
+    assert batch.weights is not None
     assert right[batch.weights > 0].all()
 
 
