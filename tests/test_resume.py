@@ -201,7 +201,7 @@ def test_kill_9_at_random_moments_costs_nothing(tmp_path):
         child.kill()
         kills += child.wait() == -signal.SIGKILL
     assert kills, "the run was over before it could be killed"
-    resume(run)
+    assert resume(run).status == "finished"
     assert fingerprint(run) == expected
 
 
