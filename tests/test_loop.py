@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny import fingerprint, last_checkpoint, tiny
 
 from onelayer.errors import BadInput
-from onelayer.training import Run, loop, resume, train
+from onelayer.training import RECIPES, Run, configure, loop, resume, train
 from onelayer.training.config import StopConfig
 from onelayer.training.events import Advanced, Checkpointed, Evaluated, Finished, Started
 from onelayer.training.figures import Figures, fold, phase
@@ -220,3 +220,17 @@ def test_a_second_interrupt_acts_at_once(tmp_path):
     resume(tmp_path / "run")
     train(tiny(), tmp_path / "whole")
     assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
+
+
+# ---------------------------------------------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains(recipe, tmp_path):
+    small = {"task": {"p": 7, "train_fraction": 0.5}, "model": {"d_model": 8, "n_heads": 2, "d_mlp": 12}, "steps": 12}
+    fewer = {"batch_size": 8} if configure(recipe).batch_size else {}
+    result = train(configure(recipe, small, fewer), tmp_path / "run")
+    assert (result.status, result.step) == ("finished", 12)
+    first, *_, last = Run(tmp_path / "run").metrics
+    assert last["train_loss"] < first["train_loss"]
+    assert RECIPES[recipe].citation
