@@ -28,7 +28,7 @@ def applies(run: Run) -> bool:
 
 def build(run: Run) -> Section:
     records = list(journal.read(run.directory.path / Addressing.FILE)) or _from_checkpoints(run)
-    steps, spans = np.array([r["step"] for r in records], dtype=float), phases(run)
+    steps, spans = np.array([r["step"] for r in records], dtype=float), phases(run) if run.directory.metrics else []
     heads = range(run.model.n_heads)
     panels = []
     for weight, side in (("W_Q", "queries"), ("W_K", "keys")):
