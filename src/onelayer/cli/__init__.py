@@ -28,13 +28,21 @@ COMMANDS: dict[str, str] = {  # name: what `onelayer --help` says of it
     "train": "Train on any task; every field of the config is an option.",
     "resume": "Go on with a run, bit for bit as if it had never stopped.",
     "runs": "List the runs there are, show one, compare some.",
+    "trace": "Every value and every gradient of one forward and backward, by name.",
     "explain": "Take one number of a run apart: a tree whose children sum to their parent.",
+    "provenance": "Where a weight's gradient comes from: loss token, head, source, class, route.",
+    "examples": "The gradient example by example: how large, how noisy, and who pulls hardest.",
+    "ledger": "Why did this weight move? w_T = w_0 + decay + Σ groups, over the whole run.",
+    "curvature": "What the loss looks like around the weights: eigenvalues, trace, sharpness.",
+    "replay": "Run the backward again with routes cut: what changes in each gradient.",
+    "microscope": "Write the page that takes a run's gradients apart, cell by cell, at every checkpoint.",
+    "analyse": "What a run learnt: Fourier measures, restricted and excluded loss, phases, each with its control.",
     "gradcheck": "Check every hand-derived gradient against the complex-step derivative.",
     "positions": "List every positional encoding, show one in pictures, or all on one page.",
     "bench": "Measure the training step against PyTorch and naive JAX, on this machine.",
     "report": "Write the page of a run: one HTML file that opens without a network.",
-    "microscope": "Write the page that takes a run's gradients apart, cell by cell, at every checkpoint.",
 }
+LOOKING = ("trace", "explain", "provenance", "examples", "ledger", "curvature", "replay", "microscope")
 
 
 def build(asked: str = "") -> App:
@@ -48,11 +56,11 @@ def build(asked: str = "") -> App:
         suppress_keyboard_interrupt=False,
     )
     for name, line in COMMANDS.items():
-        module = f"onelayer.cli.{name}"
+        module, group = f"onelayer.cli.{name}", "Look inside a run" if name in LOOKING else None
         if name == asked:
-            app.command(getattr(import_module(module), name), name=name)
+            app.command(getattr(import_module(module), name), name=name, group=group)
         else:
-            app.command(f"{module}:{name}", name=name, help=line)
+            app.command(f"{module}:{name}", name=name, help=line, group=group)
     return app
 
 

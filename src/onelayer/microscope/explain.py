@@ -22,7 +22,7 @@ Source    the backward passes of layers/, sublayers/ and models/; terms of a log
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ from .provenance import split
 from .sites import attention_of, sites
 from .trace import Trace
 
-__all__ = ["Node", "explain", "parse"]
+__all__ = ["Node", "entry", "explain", "parse"]
 
 
 @dataclass(frozen=True)
@@ -95,23 +95,37 @@ def explain(t: Trace, spec: str, *, depth: int = 3, top: int = 5) -> Node:
 
 def parse(t: Trace, spec: str) -> tuple[str, str, tuple[int, ...]]:
     """`∂name[1,2,3]` -> ("gradient", name, index), counted from 0; BadInput names what is near, or the shape."""
+    sign, name, place = _parts(spec)
+    side = "gradient" if sign or name in t.weights else "value"
+    known = (t.gradients if side == "gradient" else t.values) | t.weight_gradients
+    return side, name, _index(name, place, known)
+
+
+def entry(spec: str, tensors: Mapping[str, Array]) -> tuple[str, tuple[int, ...]]:
+    """`name[1,2,3]` -> (name, index), one entry of one of these tensors."""
+    _, name, place = _parts(spec)
+    return name, _index(name, place, tensors)
+
+
+def _parts(spec: str) -> tuple[str | None, str, str]:
     found = re.fullmatch(r"\s*(∂|grad:)?\s*([\w.]+)\s*\[([-\d\s,]*)\]\s*", spec)
     if not found:
         raise BadInput(f"a number is named by its tensor and its place: blocks.0.attn.W_Q[0,3,5]; received {spec!r}")
-    name = found[2]
-    side = "gradient" if found[1] or name in t.weights else "value"
-    known = (t.gradients if side == "gradient" else t.values) | t.weight_gradients
+    return found[1], found[2], found[3]
+
+
+def _index(name: str, place: str, known: Mapping[str, Array]) -> tuple[int, ...]:
     if name not in known:
         raise unknown("tensor", name, known)
     shape = known[name].shape
     try:
-        index = tuple(int(part) for part in found[3].split(",") if part.strip())
+        index = tuple(int(part) for part in place.split(",") if part.strip())
     except ValueError as error:
-        raise BadInput(f"an index is made of whole numbers; received [{found[3]}]") from error
+        raise BadInput(f"an index is made of whole numbers; received [{place}]") from error
     if len(index) != len(shape) or any(not -n <= i < n for i, n in zip(index, shape, strict=True)):
-        raise BadInput(f"{name} has shape {list(shape)}; received the index [{found[3]}]: give {len(shape)} numbers, "
+        raise BadInput(f"{name} has shape {list(shape)}; received the index [{place}]: give {len(shape)} numbers, "
                        f"each from 0 to its length less 1")  # fmt: skip
-    return side, name, tuple(i % n for i, n in zip(index, shape, strict=True))
+    return tuple(i % n for i, n in zip(index, shape, strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------- terms

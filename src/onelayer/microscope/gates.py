@@ -17,14 +17,16 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, TypeAlias
 
-from ..arrays import Array, Tap, array_namespace, keep
+import numpy as np
+
+from ..arrays import Array, Tap, array_namespace, flatten, keep
 from ..errors import unknown
 from ..layers import cross_entropy
 from ..models import decoder_only, encoder_decoder
 from ..models.config import ModelConfig
 from ..tasks import Batch
 
-__all__ = ["Gate", "Replay", "backward", "cut", "forward", "gated", "replay"]
+__all__ = ["Gate", "Replay", "backward", "changes", "cut", "forward", "gated", "replay"]
 
 Gate: TypeAlias = Any  # a number, an array, or a function of the gradient
 
@@ -70,6 +72,23 @@ def replay(trace: Any, gates: Mapping[str, Gate]) -> Replay:
         if not any(fnmatchcase(known, name) for known in trace.gradients):
             raise unknown("gate", name, trace.gradients)
     return _run(trace.dlogits, trace.cache, trace.cfg, gates)
+
+
+def changes(trace: Any, replayed: Replay) -> list[dict[str, Any]]:
+    """{"tensor", "norm", "replayed", "change", "cosine"} of each weight's gradient g and what became of it, g′.
+
+    change: ‖g′ − g‖/‖g‖, of each tensor that has a gradient at all; cosine: None where nothing is left.
+    """
+    found = []
+    for name, now in flatten(replayed.weights).items():
+        plain = trace.weight_gradients[name]
+        size, left = float(np.linalg.norm(plain)), float(np.linalg.norm(now))
+        found.append({
+            "tensor": name, "norm": size, "replayed": left,
+            "change": float(np.linalg.norm(now - plain)) / size if size else 0.0,
+            "cosine": float(np.vdot(plain, now)) / (size * left) if size and left else None,
+        })  # fmt: skip
+    return found
 
 
 def _run(dlogits: Array, cache: Any, cfg: ModelConfig, gates: Mapping[str, Gate]) -> Replay:

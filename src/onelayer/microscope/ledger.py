@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from ..arrays import Array, flatten, map_tree, unflatten
 from ..errors import BadInput, unknown
@@ -41,7 +40,7 @@ from ..tasks import Batch
 from . import gates, groupings, motion
 from .groupings import Grouping, Shares, loss_settings
 from .sieves import Sieve
-from .trace import available_memory
+from .trace import available_memory, write
 
 __all__ = ["Ledger", "LossLedger"]
 
@@ -259,6 +258,12 @@ class Ledger:
         account = self._account(tensor)
         return dict(zip(account.labels, account.moved, strict=True))
 
+    def entry(self, tensor: str, index: tuple[int, ...]) -> dict[str, float]:
+        """One weight: where it began, what each group did to it, and where it stands."""
+        began, ended = self._account(tensor).start[index], self.end[tensor][index]
+        moved = {label: float(x[index]) for label, x in self.moved(tensor).items()}
+        return {"start": float(began), **moved, "end": float(ended)}
+
     def rows(self, tensor: str) -> list[dict[str, Any]]:
         """{"group", "norm", "share"} of a tensor, the largest share first.
 
@@ -311,11 +316,7 @@ class Ledger:
         for name in self.accounts:
             arrays |= {f"{name}/{label}": x for label, x in self.moved(name).items()}
         about = {"format": "onelayer-ledger", "first": str(self.first), "last": str(self.last), "note": self.note}
-        try:
-            save_file({name: np.asarray(x, order="C") for name, x in arrays.items()}, path, metadata=about)
-        except OSError as error:
-            raise BadInput(f"cannot write {path}: {error.strerror}. Choose another place") from error
-        return Path(path)
+        return write(arrays, path, about)
 
     def _account(self, tensor: str) -> Account:
         if not self.accounts:

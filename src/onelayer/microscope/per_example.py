@@ -25,7 +25,10 @@ from .gates import backward, forward
 from .sites import Site, contract, sites
 from .trace import Trace, available_memory
 
-__all__ = ["Pull", "alignment", "cosines", "gram", "group_gradients", "norms", "pull", "snr"]
+__all__ = [
+    "Pull", "alignment", "classes", "cosines", "gram", "group_gradients", "lengths", "norms", "overview", "pull", "snr",
+    "strongest",
+]  # fmt: skip
 
 
 def norms(t: Trace, tensor: str) -> Array:
@@ -36,6 +39,11 @@ def norms(t: Trace, tensor: str) -> Array:
         return np.sqrt(np.sum(each**2, axis=tuple(range(1, each.ndim))))
     square = sum(_ghost(a, b) for a in found for b in found)
     return np.sqrt(np.maximum(square, 0.0))
+
+
+def lengths(t: Trace) -> Array:
+    """‖g_n‖ over all weights together [B]."""
+    return np.sqrt(sum((norms(t, name) ** 2 for name in t.weights), np.zeros(len(t.batch.tokens))))
 
 
 def _ghost(a: Site, b: Site) -> Array:
@@ -159,6 +167,54 @@ def alignment(gradients: Mapping[str, Array]) -> tuple[tuple[str, ...], Array]:
     return tuple(gradients), cosines(flat @ flat.T)
 
 
+def classes(t: Trace) -> dict[str, Array]:
+    """The examples by what their last position should say: {"class 7": numbers of examples}."""
+    wanted = t.batch.targets[:, -1]
+    words = t.vocabulary or tuple(map(str, range(t.cfg.vocab_size)))
+    return {f"class {words[int(v)]}": np.flatnonzero(wanted == v) for v in np.unique(wanted)}
+
+
+# ---------------------------------------------------------------------------------------------------- at a glance
+
+
+def overview(t: Trace, other: Trace | None = None) -> list[dict[str, Any]]:
+    """A line for each weight tensor.
+
+    norm: of its gradient.                 mean, largest: of N‖g_n‖ over the N examples, so that they compare with norm.
+    snr: the median entry's signal to noise.        classes: the mean cosine between two answers' gradients.
+    other: the cosine with the gradient of another trace, as a rule the test split's; None without one.
+    """
+    B, groups = len(t.batch.tokens), classes(t)
+    found = []
+    for name, g in t.weight_gradients.items():
+        each, pairs = B * norms(t, name), None
+        if len(groups) > 1:
+            _, table = alignment(group_gradients(t, name, groups))
+            pairs = float((table.sum() - np.trace(table)) / (len(table) * (len(table) - 1)))
+        both = None if other is None else alignment({"this": g, "other": other.weight_gradients[name]})[1][0, 1]
+        found.append({
+            "tensor": name, "norm": float(np.linalg.norm(g)), "mean": float(each.mean()), "largest": float(each.max()),
+            "snr": float(np.median(snr(t, name))), "classes": pairs, "other": None if both is None else float(both),
+        })  # fmt: skip
+    return found
+
+
+def strongest(t: Trace, top: int = 5) -> list[dict[str, Any]]:
+    """The examples with the largest gradients: {"example", "tokens", "norm" of N g_n, "share" of Σ‖g_n‖²}."""
+    each = lengths(t)
+    total = float(np.sum(each**2)) or 1.0
+    return [
+        {"example": int(n), "tokens": _words(t, n), "norm": len(each) * float(each[n]),
+         "share": float(each[n] ** 2) / total}
+        for n in np.argsort(-each, kind="stable")[:top]
+    ]  # fmt: skip
+
+
+def _words(t: Trace, n: int) -> str:
+    words = t.vocabulary or tuple(map(str, range(t.cfg.vocab_size)))
+    return " ".join(words[int(token)] for token in t.batch.tokens[n])
+
+
 # ---------------------------------------------------------------------------------------------------- entries
 
 
@@ -215,11 +271,10 @@ class Pull(NamedTuple):
         """The top examples for, then those against, with their tokens."""
         n = len(self.examples)
         ends = [*range(min(top, n)), *range(max(n - top, top), n)]
-        words = t.vocabulary or tuple(map(str, range(t.cfg.vocab_size)))
         return [
             {
                 "example": int(self.examples[i]),
-                "tokens": " ".join(words[int(token)] for token in t.batch.tokens[self.examples[i]]),
+                "tokens": _words(t, self.examples[i]),
                 "share": float(self.shares[i]),
             }
             for i in ends

@@ -31,7 +31,7 @@ from ..models.config import ModelConfig
 from ..tasks import Batch
 from .gates import backward, forward
 
-__all__ = ["Trace", "available_memory", "check_batch", "estimate", "load", "names", "trace"]
+__all__ = ["Trace", "available_memory", "check_batch", "estimate", "load", "names", "trace", "write"]
 
 FORMAT = "onelayer-trace"
 
@@ -82,7 +82,6 @@ class Trace:
 
     def save(self, path: Path | str) -> Path:
         """All arrays into one safetensors file, and with them what `load` needs; whole, or not at all."""
-        path = Path(path)
         arrays: dict[str, Array] = {}
         for group in ("values", "gradients", "weights", "weight_gradients"):
             arrays |= {f"{group}/{name}": x for name, x in getattr(self, group).items()}
@@ -91,36 +90,37 @@ class Trace:
             "format": FORMAT, "loss": repr(self.loss), "model": self.cfg.model_dump_json(),
             "settings": json.dumps(self.settings), "vocabulary": json.dumps(self.vocabulary),
         }  # fmt: skip
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            save_file({name: np.asarray(x, order="C") for name, x in arrays.items()}, temporary, metadata=about)
-            os.replace(temporary, path)
-        except (OSError, SafetensorError) as error:
-            raise BadInput(f"cannot write {path}: {error}. Choose another place") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path
+        return write(arrays, path, about)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """{"name", "shape", "norm", "gradient_norm"} of every name, in the order of `names`; None where it has none."""
+
+        def norm(x: Array | None) -> float | None:
+            return None if x is None else float(np.sqrt(np.sum(np.square(x, dtype=np.float64))))
+
+        def row(name: str) -> dict[str, Any]:
+            value = self.values.get(name, self.weights.get(name))
+            slope = self.gradients.get(name, self.weight_gradients.get(name))
+            shape = next(x.shape for x in (value, slope) if x is not None)
+            return {"name": name, "shape": list(shape), "norm": norm(value), "gradient_norm": norm(slope)}
+
+        return [row(name) for name in names(self)]
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{letter}={n}" for letter, n in self.shape.items())
         return f"Trace({self.cfg.architecture}, {sizes}, loss {self.loss:.6g}, {len(self.gradients)} gradients)"
 
     def _repr_html_(self) -> str:
-        """One line a name: its shape, its size, and the size of its gradient (root mean square)."""
+        """One line a name: its shape, its norm, and its gradient's."""
 
-        def size(x: Array | None) -> str:
-            return "" if x is None else f"{np.sqrt(np.mean(np.square(x, dtype=np.float64))):.3g}"
-
-        def line(name: str) -> str:
-            value = self.values.get(name, self.weights.get(name))
-            slope = self.gradients.get(name, self.weight_gradients.get(name))
-            shown = next(x for x in (value, slope) if x is not None)
-            cells = (name, " × ".join(map(str, shown.shape)), size(value), size(slope))
+        def line(row: dict[str, Any]) -> str:
+            sizes = ("" if row[key] is None else f"{row[key]:.3g}" for key in ("norm", "gradient_norm"))
+            cells = (row["name"], " × ".join(map(str, row["shape"])), *sizes)
             return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
-        head = "<tr><th>name</th><th>shape</th><th>rms value</th><th>rms gradient</th></tr>"
+        head = "<tr><th>name</th><th>shape</th><th>norm</th><th>norm of the gradient</th></tr>"
         return (
-            f"<details open><summary>{self!r}</summary><table>{head}{''.join(map(line, names(self)))}</table></details>"
+            f"<details open><summary>{self!r}</summary><table>{head}{''.join(map(line, self.rows()))}</table></details>"
         )
 
 
@@ -222,7 +222,21 @@ def available_memory() -> int:
     return max(0, min(free)) if free else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-# ---------------------------------------------------------------------------------------------------- from a file
+# ---------------------------------------------------------------------------------------------------- in a file
+
+
+def write(arrays: Mapping[str, Array], path: Path | str, about: dict[str, str]) -> Path:
+    """One safetensors file, whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: np.asarray(x, order="C") for name, x in arrays.items()}, temporary, metadata=about)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"cannot write {path}: {error}. Choose another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
 
 
 def load(path: Path | str) -> Trace:

@@ -21,7 +21,7 @@ from . import step as steps
 from .config import RunConfig
 from .run_directory import Run
 
-__all__ = ["Opened", "open_run"]
+__all__ = ["Opened", "open_run", "update_before"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,3 +73,12 @@ def open_run(
         "variant": goal.variant, "smoothing": goal.smoothing, "never": goal.never, "temperature": goal.temperature
     }  # fmt: skip
     return Opened(config, task, goal.model, loss, at, params, batch)
+
+
+def update_before(path: Path | str, opened: Opened) -> Any:
+    """How the weights moved from the checkpoint before this step to it; None where this is the first."""
+    earlier = [at for at in Run(path).snapshots if at < opened.step]
+    if not earlier:
+        return None
+    before = open_run(path, earlier[-1], examples=1).params
+    return map_tree(lambda a, b: b - a, before, opened.params)

@@ -1,0 +1,55 @@
+"""onelayer replay: the backward again, with some of its routes cut."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..errors import BadInput
+from ._common import Json, answer
+from ._looks import Examples, RunPath, Split, Step, columns, traced
+
+
+def replay(
+    run: RunPath,
+    /,
+    *,
+    gate: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="NAME=NUMBER, as often as you like: 0 cuts a route, 1 leaves it, 2 doubles it. NAME may be a pattern: "
+            "'*.attn.route_[qk]=0'.",
+            consume_multiple=False,
+        ),
+    ],
+    step: Step = None,
+    split: Split = "train",
+    examples: Examples = None,
+    as_json: Json = False,
+) -> None:
+    """Run the backward again with routes cut, scaled or left: what changes in the gradient of each weight.
+
+    $ onelayer replay runs/arithmetic-x-plus-y-0-20261123-164500 --gate 'blocks.0.attn.route_q=0'
+    """
+    from ..microscope import gates
+
+    chosen = dict(map(_gate, gate))
+    opened, t = traced(run, step, split, examples)
+    rows = gates.changes(t, gates.replay(t, chosen))
+    heads = {
+        "tensor": "tensor", "norm": "norm", "replayed": "with the gates", "change": "change", "cosine": "cosine"
+    }  # fmt: skip
+    answer(
+        {"run": run, "step": opened.step, "split": split, "loss": t.loss, "gates": chosen, "tensors": rows},
+        f"step {opened.step}, {split} loss {t.loss:.6g}\n{columns(rows, heads)}",
+        as_json=as_json,
+    )
+
+
+def _gate(text: str) -> tuple[str, float]:
+    name, equals, number = text.rpartition("=")
+    try:
+        if equals:
+            return name.strip(), float(number)
+    except ValueError:
+        pass
+    raise BadInput(f"a gate is NAME=NUMBER, such as 'blocks.0.attn.route_q=0'; received {text!r}")
