@@ -61,16 +61,25 @@ def _pool(process: int) -> tuple[ThreadPoolExecutor, int]:
     return ThreadPoolExecutor(max(1, count - 1), "kernels"), count
 
 
-def spread(kernel: Callable[..., None], rows: int, size: int, *args: Any) -> None:
-    """kernel(start, stop, part, *args) over the rows, in as many parts as there are threads; `parts` says how many."""
-    count = parts(size)
+def spread(kernel: Callable[..., None], size: int, rows: tuple[Any, ...], shared: tuple[Any, ...] = ()) -> None:
+    """kernel(first, part, *rows, *shared), in as many parts as there are threads; `parts` says how many.
+
+    Each part gets its share of the `rows` arrays, cut along the first axis: it then counts from 0, which the compiler
+    needs to know to vectorise (an index from elsewhere might be negative). first: the number of its first row.
+    """
+    count, total = parts(size), len(rows[0])
+    edges = [total * i // count for i in range(count + 1)]
+
+    def one(part: int) -> None:
+        first, last = edges[part], edges[part + 1]
+        kernel(first, part, *(array[first:last] for array in rows), *shared)
+
     if count == 1:
-        kernel(0, rows, 0, *args)
+        kernel(0, 0, *rows, *shared)
         return
     pool, _ = _pool(os.getpid())
-    edges = [rows * i // count for i in range(count + 1)]
-    others = [pool.submit(kernel, edges[i], edges[i + 1], i, *args) for i in range(1, count)]
-    kernel(edges[0], edges[1], 0, *args)
+    others = [pool.submit(one, part) for part in range(1, count)]
+    one(0)
     for other in others:
         other.result()
 

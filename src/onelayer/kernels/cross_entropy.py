@@ -15,8 +15,8 @@ class Cache(NamedTuple):
 
 
 @compiled
-def _forward(start, stop, part, z, targets, weights, temperature, losses, dz):
-    for i in range(start, stop):
+def _forward(first, part, z, targets, weights, losses, dz, temperature):
+    for i in range(z.shape[0]):
         top = z[i, 0]
         for j in range(z.shape[1]):
             top = z[i, j] if z[i, j] > top else top
@@ -47,7 +47,7 @@ def forward(
         return definition(logits, targets, weights, temperature=temperature, variant=variant)
     w = np.ones(wanted.shape, kind) if weights is None else np.asarray(weights, kind).reshape(-1)
     losses, dz = np.empty(wanted.shape, kind), np.empty_like(z)
-    spread(_forward, len(z), z.size, z, wanted, w / w.sum(), kind.type(temperature), losses, dz)
+    spread(_forward, z.size, (z, wanted, w / w.sum(), losses, dz), (kind.type(temperature),))
     return losses.sum(), Cache(dz.reshape(logits.shape))
 
 

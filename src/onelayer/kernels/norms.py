@@ -9,9 +9,9 @@ from .compile import compiled, fits, parts, spread
 
 
 @compiled
-def _layer_forward(start, stop, part, x, gain, bias, eps, x_hat, rstd, y):
+def _layer_forward(first, part, x, x_hat, rstd, y, gain, bias, eps):
     D = x.shape[1]
-    for i in range(start, stop):
+    for i in range(x.shape[0]):
         mean = x[i, 0] * 0
         for j in range(D):
             mean += x[i, j]
@@ -28,9 +28,9 @@ def _layer_forward(start, stop, part, x, gain, bias, eps, x_hat, rstd, y):
 
 
 @compiled
-def _layer_backward(start, stop, part, dy, gain, x_hat, rstd, dx, dgain, dbias):
+def _layer_backward(first, part, dy, x_hat, rstd, dx, gain, dgain, dbias):
     D = dy.shape[1]
-    for i in range(start, stop):
+    for i in range(dy.shape[0]):
         mean = dy[i, 0] * 0
         along = dy[i, 0] * 0
         for j in range(D):
@@ -46,9 +46,9 @@ def _layer_backward(start, stop, part, dy, gain, x_hat, rstd, dx, dgain, dbias):
 
 
 @compiled
-def _rms_forward(start, stop, part, x, gain, eps, x_hat, rms_inverse, y):
+def _rms_forward(first, part, x, x_hat, rms_inverse, y, gain, eps):
     D = x.shape[1]
-    for i in range(start, stop):
+    for i in range(x.shape[0]):
         square = x[i, 0] * 0
         for j in range(D):
             square += x[i, j] * x[i, j]
@@ -61,9 +61,9 @@ def _rms_forward(start, stop, part, x, gain, eps, x_hat, rms_inverse, y):
 
 
 @compiled
-def _rms_backward(start, stop, part, dy, gain, x_hat, rms_inverse, dx, dgain):
+def _rms_backward(first, part, dy, x_hat, rms_inverse, dx, gain, dgain):
     D = dy.shape[1]
-    for i in range(start, stop):
+    for i in range(dy.shape[0]):
         along = dy[i, 0] * 0
         for j in range(D):
             along += gain[j] * dy[i, j] * x_hat[i, j]
@@ -81,8 +81,8 @@ def layer_forward(definition: Any, p: Any, x: Any, eps: float = 1e-5) -> Any:
     if not fits(x, p.gain, p.bias) or x.size == 0:
         return definition(p, x, eps)
     x_hat, y, rstd = np.empty_like(x), np.empty_like(x), np.empty((*x.shape[:-1], 1), x.dtype)
-    outs = _rows(x_hat), rstd.reshape(-1), _rows(y)
-    spread(_layer_forward, rstd.size, x.size, _rows(x), p.gain, p.bias, x.dtype.type(eps), *outs)
+    rows = _rows(x), _rows(x_hat), rstd.reshape(-1), _rows(y)
+    spread(_layer_forward, x.size, rows, (p.gain, p.bias, x.dtype.type(eps)))
     return y, layer_norm.Cache(p.gain, x_hat, rstd)
 
 
@@ -90,8 +90,8 @@ def layer_backward(definition: Any, dy: Any, c: Any) -> Any:
     if not fits(dy, *c) or dy.size == 0:
         return definition(dy, c)
     dx, sums = np.empty_like(dy), np.zeros((2, parts(dy.size), dy.shape[-1]), dy.dtype)
-    ins = _rows(dy), c.gain, _rows(c.x_hat), c.rstd.reshape(-1)
-    spread(_layer_backward, c.rstd.size, dy.size, *ins, _rows(dx), *sums)
+    rows = _rows(dy), _rows(c.x_hat), c.rstd.reshape(-1), _rows(dx)
+    spread(_layer_backward, dy.size, rows, (c.gain, *sums))
     return dx, layer_norm.Params(*sums.sum(axis=1))
 
 
@@ -99,17 +99,8 @@ def rms_forward(definition: Any, p: Any, x: Any, eps: float = 1e-5) -> Any:
     if not fits(x, p.gain) or x.size == 0:
         return definition(p, x, eps)
     x_hat, y, rms_inverse = np.empty_like(x), np.empty_like(x), np.empty((*x.shape[:-1], 1), x.dtype)
-    spread(
-        _rms_forward,
-        rms_inverse.size,
-        x.size,
-        _rows(x),
-        p.gain,
-        x.dtype.type(eps),
-        _rows(x_hat),
-        rms_inverse.reshape(-1),
-        _rows(y),
-    )
+    rows = _rows(x), _rows(x_hat), rms_inverse.reshape(-1), _rows(y)
+    spread(_rms_forward, x.size, rows, (p.gain, x.dtype.type(eps)))
     return y, rms_norm.Cache(p.gain, x_hat, rms_inverse)
 
 
@@ -117,8 +108,8 @@ def rms_backward(definition: Any, dy: Any, c: Any) -> Any:
     if not fits(dy, *c) or dy.size == 0:
         return definition(dy, c)
     dx, sums = np.empty_like(dy), np.zeros((parts(dy.size), dy.shape[-1]), dy.dtype)
-    ins = _rows(dy), c.gain, _rows(c.x_hat), c.rms_inverse.reshape(-1)
-    spread(_rms_backward, c.rms_inverse.size, dy.size, *ins, _rows(dx), sums)
+    rows = _rows(dy), _rows(c.x_hat), c.rms_inverse.reshape(-1), _rows(dx)
+    spread(_rms_backward, dy.size, rows, (c.gain, sums))
     return dx, rms_norm.Params(sums.sum(axis=0))
 
 

@@ -13,14 +13,14 @@ _JOIN = inspect.signature(adamw.update).parameters["join"].default
 
 
 @compiled
-def _adamw(start, stop, part, p, g, m, v, numbers, new_p, new_m, new_v):
+def _adamw(first, part, p, g, m, v, new_p, new_m, new_v, numbers):
     beta1, rest1, beta2, rest2, decay, pace, root, eps = numbers
-    for i in range(start, stop):
-        first = beta1 * m[i] + rest1 * g[i]
+    for i in range(p.size):
+        mean = beta1 * m[i] + rest1 * g[i]
         second = beta2 * v[i] + rest2 * (g[i] * g[i])
-        new_m[i] = first
+        new_m[i] = mean
         new_v[i] = second
-        new_p[i] = p[i] + decay * p[i] + pace * first / (root * np.sqrt(second) + eps)
+        new_p[i] = p[i] + decay * p[i] + pace * mean / (root * np.sqrt(second) + eps)
 
 
 def update(
@@ -46,8 +46,8 @@ def update(
         settings = (beta1, 1 - beta1, beta2, 1 - beta2, -lr * weight_decay * share[name], pace, root, eps)
         numbers = tuple(x.dtype.type(number) for number in settings)
         outs = tuple(np.empty_like(x) for _ in new)
-        flat = (a.reshape(-1) for a in (x, g[name], m[name], v[name]))
-        spread(_adamw, x.size, x.size, *flat, numbers, *(a.reshape(-1) for a in outs))
+        flat = tuple(a.reshape(-1) for a in (x, g[name], m[name], v[name], *outs))
+        spread(_adamw, x.size, flat, (numbers,))
         for tensors, out in zip(new, outs, strict=True):
             tensors[name] = out
     moved, first, second = (unflatten(tensors, params) for tensors in new)

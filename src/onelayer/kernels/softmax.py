@@ -9,8 +9,8 @@ from .compile import compiled, exp, fits, spread
 
 
 @compiled
-def _forward(start, stop, part, scores, pattern):
-    for i in range(start, stop):
+def _forward(first, part, scores, pattern):
+    for i in range(scores.shape[0]):
         top = scores[i, 0]
         for j in range(scores.shape[1]):
             top = scores[i, j] if scores[i, j] > top else top
@@ -25,10 +25,10 @@ def _forward(start, stop, part, scores, pattern):
 
 
 @compiled
-def _forward_masked(start, stop, part, scores, mask, pattern):
+def _forward_masked(first, part, scores, pattern, mask):
     zero = scores.dtype.type(0)
-    for i in range(start, stop):
-        allowed = mask[i % mask.shape[0]]
+    for i in range(scores.shape[0]):
+        allowed = mask[(first + i) % mask.shape[0]]
         top = scores.dtype.type(-np.inf)
         for j in range(scores.shape[1]):
             here = scores[i, j] if allowed[j] else top
@@ -44,8 +44,8 @@ def _forward_masked(start, stop, part, scores, mask, pattern):
 
 
 @compiled
-def _backward(start, stop, part, dpattern, pattern, dscores):
-    for i in range(start, stop):
+def _backward(first, part, dpattern, pattern, dscores):
+    for i in range(dpattern.shape[0]):
         mean = dpattern[i, 0] * 0
         for j in range(dpattern.shape[1]):
             mean += pattern[i, j] * dpattern[i, j]
@@ -59,9 +59,9 @@ def forward(definition: Any, scores: Any, mask: Any = None) -> Any:
     pattern, S = np.empty_like(scores), scores.shape[-1]
     rows, out = scores.reshape(-1, S), pattern.reshape(-1, S)
     if mask is None:
-        spread(_forward, len(rows), rows.size, rows, out)
+        spread(_forward, rows.size, (rows, out))
     else:
-        spread(_forward_masked, len(rows), rows.size, rows, _mask_rows(mask, scores.shape), out)
+        spread(_forward_masked, rows.size, (rows, out), (_mask_rows(mask, scores.shape),))
     return pattern, softmax.Cache(pattern)
 
 
@@ -76,8 +76,7 @@ def backward(definition: Any, dpattern: Any, c: Any) -> Any:
     if not fits(dpattern, c.pattern) or dpattern.ndim < 2 or dpattern.size == 0:
         return definition(dpattern, c)
     dscores, S = np.empty_like(dpattern), dpattern.shape[-1]
-    flat = (a.reshape(-1, S) for a in (dpattern, c.pattern, dscores))
-    spread(_backward, dpattern.size // S, dpattern.size, *flat)
+    spread(_backward, dpattern.size, tuple(a.reshape(-1, S) for a in (dpattern, c.pattern, dscores)))
     return dscores
 
 

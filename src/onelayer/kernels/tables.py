@@ -11,10 +11,10 @@ from .compile import compiled, exp, fits, spread
 
 
 @compiled
-def _look(start, stop, part, scores, v, tokens, z, pattern):
+def _look(first, part, tokens, z, pattern, scores, v):
     H, V, _ = scores.shape
     T, K = tokens.shape[1], v.shape[2]
-    for b in range(start, stop):
+    for b in range(tokens.shape[0]):
         asks = tokens[b, T - 1]
         for h in range(H):
             top = scores[h, asks, tokens[b, 0]]
@@ -37,11 +37,11 @@ def _look(start, stop, part, scores, v, tokens, z, pattern):
 
 
 @compiled
-def _look_backward(start, stop, part, dz, v, tokens, pattern, dpattern, dscores, dv):
+def _look_backward(first, part, heads, dz, v, tokens, pattern, dpattern, dscores, dv):
     V = dscores.shape[1]
     B, T = tokens.shape
     K = v.shape[2]
-    for h in range(start, stop):
+    for h in heads:
         for b in range(B):
             mean = dz[b, h, 0] * 0
             for s in range(T):
@@ -61,7 +61,7 @@ def look(definition: Any, scores: Any, v: Any, tokens: Any) -> Any:
         return definition(scores, v, tokens)
     B, T, H, K = *tokens.shape, *v.shape[1:]
     z, pattern = np.empty((B, H, K), v.dtype), np.empty((B, H, T), v.dtype)
-    spread(_look, B, B * T * H * K, scores[0], v, tokens, z, pattern)
+    spread(_look, B * T * H * K, (tokens, z, pattern), (scores[0], v))
     return z, pattern
 
 
@@ -70,7 +70,8 @@ def look_backward(definition: Any, dz: Any, v: Any, tokens: Any, pattern: Any) -
         return definition(dz, v, tokens, pattern)
     (R, H, _), T = v.shape, tokens.shape[1]
     dscores, dv = np.zeros((1, H, R // T, R), v.dtype), np.zeros_like(v)
-    spread(_look_backward, H, dz.size * T, dz, v, tokens, pattern, np.empty((H, T), v.dtype), dscores[0], dv)
+    shared = dz, v, tokens, pattern, np.empty((H, T), v.dtype), dscores[0], dv
+    spread(_look_backward, dz.size * T, (np.arange(H),), shared)
     return dscores, dv
 
 
