@@ -105,5 +105,5 @@ def first_look(
         figure.add_annotation(
             x=start + (lengths - 1) / 2, y=1, yref="paper", yanchor="bottom", text=f"<b>{name}</b>", showarrow=False
         )
-    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", tickfont_size=11)
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", tickfont_size=11, ticklabelstandoff=6)
     return figure.update_layout(margin_t=30)
