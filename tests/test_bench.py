@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from backends import needs
+from tiny import tiny
 
 from onelayer import bench, cli
-from onelayer.bench import Case, Contender, NotInstalled, generation, measure, memory, products, report
+from onelayer.bench import Case, Contender, NotInstalled, generation, measure, memory, microscope, products, report
 from onelayer.errors import BadInput
 
 
@@ -121,3 +122,21 @@ def test_command_answers_in_json(capsys, monkeypatch):
 def test_a_clock_that_is_none():
     with pytest.raises(BadInput, match="cpu"):
         measure.run(small(), clock="sun", say=quiet)
+
+
+def test_what_a_thing_costs_is_the_median_of_pairs():
+    found = measure.run(small(costs=(("theirs", "ours", 1.0), ("gone", "ours", 1.0))), rounds=3, say=quiet)
+    (row,) = report.facts(found)["costs"]
+    ours, theirs = (found.measured[name].seconds for name in ("ours", "theirs"))
+    assert row["cost"] == pytest.approx(sorted(a / b for a, b in zip(theirs, ours, strict=True))[1])
+    assert "theirs: " in report.table([found])
+    assert "NOT met" in report.table([found])
+
+
+def test_every_look_of_the_microscope_can_be_measured(monkeypatch):
+    monkeypatch.setattr(microscope, "resolve", lambda data: tiny(data))
+    case = bench.get("microscope")
+    for contender in case.contenders:
+        contender.make()()
+    names = {contender.name for contender in case.contenders}
+    assert all(what in names and unit in names for what, unit, _ in case.costs)

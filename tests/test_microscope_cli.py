@@ -10,8 +10,10 @@ import pytest
 from tiny import tiny
 
 from onelayer import cli
-from onelayer.microscope import load, names, replay, split, trace
+from onelayer.microscope import explain, load, names, replay, split, trace
 from onelayer.microscope.curvature import linearise, sharpness
+from onelayer.report.run import Run as Report
+from onelayer.report.sections import explained
 from onelayer.training import Run, train
 from onelayer.training.opened import open_run
 
@@ -212,3 +214,20 @@ def test_a_config_that_the_ledger_cannot_honour_is_refused(tmp_path, capsys):
     config = tmp_path / "config.toml"
     config.write_text("filters = [{name = 'clip', max_norm = 0}]")
     assert "filters" in refusal(capsys, "ledger", config)
+
+
+# ---------------------------------------------------------------------------------------------------- in the report
+
+
+def test_the_report_takes_three_numbers_apart(run, t, opened):
+    section = explained.build(Report.at(run))
+    names = explained.chosen(t)
+    assert len(section.listings) == 3
+    for (title, text), name in zip(section.listings.items(), names.values(), strict=True):
+        assert title.endswith(name)
+        assert text == str(explain(t, name, depth=explained.DEPTH, top=explained.TOP))
+        assert explain(t, name, depth=explained.DEPTH, top=explained.TOP).worst <= 1e-12
+    answer = opened.batch.targets[0, -1]
+    assert float(next(iter(section.listings.values())).split()[0]) == pytest.approx(
+        t.values["logits"][0, 0, answer], rel=1e-5
+    )

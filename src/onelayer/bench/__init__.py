@@ -25,6 +25,7 @@ CASES = {  # name: (the module, what `case` is called with)
     "long-1024": (".long_context", (1024,)),
     "long-4096": (".long_context", (4096,)),
     "generation": (".generation", ()),
+    "microscope": (".microscope", ()),
 }
 
 
@@ -50,6 +51,7 @@ class Case:
     flops: float | None  # the arithmetic of the matrix products that the work needs
     rows: tuple[int, int, int]  # the product whose rate stands for the machine's: m × k × n
     bounds: tuple[tuple[str, str, float], ...] = ()  # (ours, theirs): at least so many times faster
+    costs: tuple[tuple[str, str, float], ...] = ()  # (what, unit): at most so many units
     facts: dict[str, Any] = field(default_factory=dict)
 
 

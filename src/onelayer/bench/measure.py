@@ -62,6 +62,13 @@ class Report:
             return None
         return self.measured[theirs].median / self.measured[ours].median
 
+    def cost(self, what: str, unit: str) -> float | None:
+        """How many units it takes: the median over the rounds of its time over the unit's in the same round."""
+        if what not in self.measured or unit not in self.measured:
+            return None
+        pairs = zip(self.measured[what].seconds, self.measured[unit].seconds, strict=True)
+        return float(np.median([a / b for a, b in pairs]))
+
     def best(self, *beginnings: str) -> str | None:
         """The fastest of the contenders whose names begin so."""
         fit = [m for m in self.measured.values() if m.name.startswith(beginnings)]

@@ -60,6 +60,7 @@ def facts(report: Report) -> dict[str, Any]:
         "matrix_rate_quartiles": np.quantile(report.rates, [0.25, 0.75]).tolist(),
         "contenders": contenders,
         "bounds": bounds(report),
+        "costs": costs(report),
         "skipped": report.skipped,
     }
 
@@ -83,6 +84,14 @@ def bounds(report: Report) -> list[dict[str, Any]]:
     return rows
 
 
+def costs(report: Report) -> list[dict[str, Any]]:
+    """What may take at most so many units, and how many it took."""
+    rows = ((what, unit, report.cost(what, unit), most) for what, unit, most in report.case.costs)
+    return [
+        {"what": what, "unit": unit, "cost": cost, "bound": most} for what, unit, cost, most in rows if cost is not None
+    ]
+
+
 def table(reports: Sequence[Report]) -> str:
     """Lines of text: a block for each case, the fastest first."""
     lines = []
@@ -91,18 +100,22 @@ def table(reports: Sequence[Report]) -> str:
         if report.case.flops:
             floor = 1e3 * report.case.flops / report.rate
             lines[-1] += f"; this work's arithmetic: {report.case.flops / 1e9:.2f} GFLOP, {floor:.1f} ms at that rate"
-        lines.append(f"  {'':34}{'ms':>9}{'quartiles':>16}{'share':>7}{'peak MB':>9}{'asked MB':>10}")
+        wide = max([34, *(len(name) + 1 for name in report.measured)])
+        lines.append(f"  {'':{wide}}{'ms':>9}{'quartiles':>16}{'share':>7}{'peak MB':>9}{'asked MB':>10}")
         for m in sorted(report.measured.values(), key=lambda m: m.median):
             share, (low, high) = report.share(m.name), m.quartiles
             numbers = [m.memory.get(kind) for kind in ("peak", "allocated")]
             peak, asked = ("" if n is None else f"{n / 1e6:.1f}" for n in numbers)
             spread = f"{1e3 * low:.1f} – {1e3 * high:.1f}"
             part = "" if share is None else f"{share:.2f}"
-            lines.append(f"  {m.name:34}{1e3 * m.median:9.1f}{spread:>16}{part:>7}{peak:>9}{asked:>10}")
+            lines.append(f"  {m.name:{wide}}{1e3 * m.median:9.1f}{spread:>16}{part:>7}{peak:>9}{asked:>10}")
         lines += [f"  skipped: {name} ({why})" for name, why in report.skipped.items()]
         for row in bounds(report):
             met = "met" if row["ratio"] >= row["bound"] else "NOT met"
             lines.append(
                 f"  {row['ours']} against {row['theirs']}: {row['ratio']:.2f} (bound {row['bound']:.2f}: {met})"
             )
+        for row in costs(report):
+            met = "met" if row["cost"] <= row["bound"] else "NOT met"
+            lines.append(f"  {row['what']}: {row['cost']:.2f} × {row['unit']} (at most {row['bound']:g}: {met})")
     return "\n".join(lines[1:])

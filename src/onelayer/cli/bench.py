@@ -12,8 +12,8 @@ def bench(
     *cases: Annotated[
         str,
         Parameter(
-            help="grok, encoder-decoder, language-model-1, language-model-4, long-1024, long-4096 or generation. "
-            "Without a name, all."
+            help="grok, encoder-decoder, language-model-1, language-model-4, long-1024, long-4096, generation or "
+            "microscope. Without a name, all."
         ),
     ],
     rounds: Annotated[int, Parameter(help="How often each contender takes its turn, at most.")] = 15,
@@ -27,7 +27,7 @@ def bench(
     """Measure this machine's training steps against PyTorch, eager and compiled, and naive JAX.
 
     Times are medians with their quartiles; every contender takes its turn in every round. Peers that are not installed
-    are named as skipped.
+    are named as skipped. `microscope` is what the microscope costs, in gradients and in steps.
 
     $ onelayer bench grok --rounds 20
     """

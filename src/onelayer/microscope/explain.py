@@ -24,7 +24,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -199,10 +198,9 @@ class _Walk:
         values = self.t.values
         return values[f"{scope}.hook_resid_pre"].shape[1] - values[f"{scope}.hook_resid_mid"].shape[1]
 
-    @cached_property
+    @property
     def loss(self) -> cross_entropy.Cache:
-        t = self.t
-        return cross_entropy.forward(t.values["logits"], t.batch.targets, t.batch.weights, **t.settings)[1]
+        return self.t.judged
 
     # -------------------------------------------------------------- where the walk begins
 

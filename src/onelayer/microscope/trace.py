@@ -49,6 +49,7 @@ class Trace:
     weights: dict[str, Array]  # every parameter, flat
     weight_gradients: dict[str, Array]
     cache: Any = field(repr=False)
+    judged: cross_entropy.Cache = field(repr=False)  # what the loss left
     settings: dict[str, Any] = field(default_factory=dict)  # of the loss
     vocabulary: tuple[str, ...] | None = None
 
@@ -78,7 +79,7 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        return _bytes((self.values, self.gradients, self.weights, self.weight_gradients, self.cache))
+        return _bytes((self.values, self.gradients, self.weights, self.weight_gradients, self.cache, self.judged))
 
     def save(self, path: Path | str) -> Path:
         """All arrays into one safetensors file, and with them what `load` needs; whole, or not at all."""
@@ -164,7 +165,7 @@ def _trace(
     dlogits = np.asarray(cross_entropy.backward(c), dtype=logits.dtype)
     slopes = backward(dlogits, cache, cfg, _note(gradients))
     return Trace(
-        params, batch, cfg, float(loss), values, gradients, flatten(params), flatten(slopes), cache, dict(settings),
+        params, batch, cfg, float(loss), values, gradients, flatten(params), flatten(slopes), cache, c, dict(settings),
         vocabulary,
     )  # fmt: skip
 

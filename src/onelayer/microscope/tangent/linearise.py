@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ...arrays import Array, map_tree
-from ...layers import cross_entropy as cross_entropy_
 from ...models.config import ModelConfig
 from ...tasks import Batch
 from ..gates import backward
@@ -28,7 +27,6 @@ __all__ = ["Linearised", "linearise"]
 class Linearised:
     trace: Trace
     seen: Seen = field(repr=False)
-    judged: cross_entropy_.Cache = field(repr=False)
 
     @property
     def params(self) -> Any:
@@ -67,20 +65,19 @@ class Linearised:
 
     def _judge(self, rlogits: Array) -> Array:
         temperature = self.trace.settings.get("temperature", 1.0)
-        return cross_entropy.backward(rlogits, self.trace.values["logits"], self.judged, temperature)
+        return cross_entropy.backward(rlogits, self.trace.values["logits"], self.trace.judged, temperature)
 
 
 def linearise(params: Any, batch: Batch, cfg: ModelConfig, **settings: Any) -> Linearised:
     """settings: those of the loss, as for `trace`: variant, smoothing, never, temperature."""
     t = trace(_float64(params), batch, cfg, **settings)
-    _, judged = cross_entropy_.forward(t.values["logits"], batch.targets, batch.weights, **settings)
     kind = cfg.activation
     bends = {name: activations.bend(x, kind) for name, x in t.values.items() if name.endswith("mlp.hook_pre")}
     values = t.values | {
         f"{stack}pos_embed": getattr(owner, "pos_embed", None)
         for stack, owner in (("", params), *((f"{s}.", getattr(params, s, None)) for s in ("encoder", "decoder")))
     }
-    return Linearised(t, Seen(values, t.gradients, bends), judged)
+    return Linearised(t, Seen(values, t.gradients, bends))
 
 
 def _float64(tree: Any) -> Any:

@@ -10,6 +10,7 @@ from onelayer.report.sections import (
     curvature,
     curves,
     embedding,
+    explained,
     flow,
     microscope,
     position,
@@ -28,6 +29,7 @@ SECTIONS = {
     "embedding": embedding,
     "position": position,
     "addressing": addressing,
+    "explained": explained,
     "microscope": microscope,
     "recipe": recipe,
 }
