@@ -169,6 +169,15 @@ def test_replay_cuts_what_it_is_told_to(run, t, capsys):
     assert rows["embed.W_E"]["change"] > 0
 
 
+def test_a_run_is_trained_again_with_a_route_cut(run, capsys):
+    same = answer(capsys, "replay", run, "--gate", "*.route_q=1", "--train", 20)["evaluations"]
+    assert [row["step"] for row in same] == [0, 5, 10, 15, 20]
+    assert all(row["cut_test_loss"] == pytest.approx(row["test_loss"], rel=1e-4) for row in same)
+    cut = answer(capsys, "replay", run, "--gate", "*.attn.route_[qkv]=0", "--train", 20)["evaluations"]
+    assert abs(cut[-1]["cut_train_loss"] - cut[-1]["train_loss"]) > 1e-3
+    assert "with the gates" in said(capsys, "replay", run, "--gate", "logits=0", "--train", 5)
+
+
 # ---------------------------------------------------------------------------------------------------- refused
 
 
@@ -191,6 +200,8 @@ def test_replay_cuts_what_it_is_told_to(run, t, capsys):
         (["curvature", "--products", 3], ["at least 6"]),
         (["replay", "--gate", "blocks.0.attn.route_x=0"], ["did you mean 'blocks.0.attn.route_"]),
         (["replay", "--gate", "blocks.0.attn.route_q"], ["NAME=NUMBER"]),
+        (["replay", "--gate", "logits=0", "--train", 41], ["up to step 40"]),
+        (["replay", "--gate", "logit=0", "--train", 4], ["did you mean 'logits'"]),
         (["replay"], ["--gate"]),
     ],
 )

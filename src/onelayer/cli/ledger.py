@@ -101,4 +101,4 @@ def _compared(difference: float | None) -> str:
 
 
 def _rounding(book: Any) -> str:
-    return ", by which a float32 run rounds its weights" if book.config.dtype == "float32" else ""
+    return ": the rest is the rounding of a float32 run" if book.config.dtype == "float32" else ""

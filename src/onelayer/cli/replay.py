@@ -24,15 +24,28 @@ def replay(
     step: Step = None,
     split: Split = "train",
     examples: Examples = None,
+    train: Annotated[
+        int | None, Parameter(help="Instead: train again from the run's start for so many steps under the gates.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the backward again with routes cut, scaled or left: what changes in the gradient of each weight.
 
     $ onelayer replay runs/arithmetic-x-plus-y-0-20261123-164500 --gate 'blocks.0.attn.route_q=0'
+
+    With --train the run is trained again with the routes cut, and both are compared at the run's evaluations.
     """
     from ..microscope import gates
+    from ..studies.cuts import against_run
 
     chosen = dict(map(_gate, gate))
+    if train is not None:
+        rows = against_run(run, chosen, train)
+        heads = {
+            "step": "step", "train_accuracy": "train accuracy", "cut_train_accuracy": "with the gates",
+            "test_accuracy": "test accuracy", "cut_test_accuracy": "with the gates",
+        }  # fmt: skip
+        return answer({"run": run, "gates": chosen, "evaluations": rows}, columns(rows, heads), as_json=as_json)
     opened, t = traced(run, step, split, examples)
     rows = gates.changes(t, gates.replay(t, chosen))
     heads = {
