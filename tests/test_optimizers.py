@@ -384,6 +384,11 @@ def test_muon_splits_by_name_and_axes() -> None:
     assert not any(muon.is_hidden(n, matrix) for n in others)
     assert not muon.is_hidden("mlp.W_in", np.ones(3))
     assert sorted(flatten(muon.init(tree()).v)) == ["attn.b_Q", "attn.scale", "embed.W_E", "ln.gain"]
+    assert sorted(flatten(muon.init(tree(), matrices="all").v)) == ["attn.b_Q", "attn.scale", "ln.gain"]
+    assert all(muon.is_matrix(n, matrix) for n in [*hidden, "embed.W_E", "unembed.W_U"])
+    assert not any(muon.is_matrix(n, matrix) for n in ("pos_embed.W_pos", "blocks.0.attn.pos.W_r", "mlp.b_in"))
+    with pytest.raises(BadInput, match="hidden"):
+        optimizers.make("muon", matrices="most").init(tree())
     assert sorted(flatten(muon.init(tree(), hidden=lambda n, x: n == "embed.W_E").v)) == sorted(
         {*SHAPES} - {"embed.W_E"}
     )

@@ -17,15 +17,18 @@ The rest  m, v and θ ← θ − ρη λ w θ − ρη m̂ / (√v̂ + ε): Adam
           drives both.
 
 Matrices  A tensor is hidden if its name is W_… , it has two axes or more, and no embedding, unembedding or position
-          stands in its path (`is_hidden`; pass your own to `init`). Weights are [in, out]. The heads' W_Q, W_K, W_V
-          [H D K] are taken as one matrix D × HK and W_O [H K D] as HK × D, which is what they are to the residual
-          stream and what published recipes do; heads="separate" orthogonalises each head's matrix by itself.
+          stands in its path (`is_hidden`; pass your own to `init`). matrices="all" takes the embedding and the
+          unembedding too, and leaves AdamW the positions, gains and biases.
+          Weights are [in, out]. The heads' W_Q, W_K, W_V [H D K] are taken as one matrix D × HK and W_O [H K D] as
+          HK × D, which is what they are to the residual stream and what published recipes do; heads="separate"
+          orthogonalises each head's matrix by itself.
 
 Symbols   θ params   g grads   η lr   μ momentum   λ weight_decay   ρ adam_ratio   β₁ β₂ adam_beta1 adam_beta2
           ε eps (Newton–Schulz) and adam_eps   w decay_mask (a factor for each tensor; None: all 1)
           debias=True: as in optax, G has m / (1 − μᵗ⁺¹) and g / (1 − μᵗ); without Nesterov m / (1 − μᵗ)
 
 Source    Jordan et al. 2024, kellerjordan.github.io/posts/muon; "rms": Liu et al. 2025, arXiv:2502.16982.
+          Every matrix orthogonalised, for grokking: Pasand & Dohmatob, Egalitarian gradient descent, ICLR 2026.
           Why orthogonal: docs/derivations/optimizers.md
 """
 
@@ -38,7 +41,7 @@ from jaxtyping import Float, Int
 from onelayer.arrays import Array, array_namespace, flatten, map_tree, unflatten, zeros_like_tree
 from onelayer.errors import unknown
 
-__all__ = ["State", "init", "is_hidden", "newton_schulz", "update"]
+__all__ = ["State", "init", "is_hidden", "is_matrix", "newton_schulz", "update"]
 
 SCALINGS = {
     "width": lambda n_in, n_out: math.sqrt(max(1, n_out / n_in)),
@@ -60,8 +63,19 @@ def is_hidden(name: str, x: Array) -> bool:
     return last.startswith("W_") and x.ndim >= 2 and not {"embed", "pos_embed", "pos", "unembed"} & set(path)
 
 
-def init(params: Any, *, hidden: Callable[[str, Array], bool] = is_hidden) -> State:
-    flat = flatten(params)
+def is_matrix(name: str, x: Array) -> bool:
+    """Whether the tensor is a matrix of weights, the embedding's and the unembedding's included."""
+    *path, last = name.split(".")
+    return last.startswith("W_") and x.ndim >= 2 and not {"pos_embed", "pos"} & set(path)
+
+
+MATRICES = {"hidden": is_hidden, "all": is_matrix}
+
+
+def init(params: Any, *, matrices: str = "hidden", hidden: Callable[[str, Array], bool] | None = None) -> State:
+    if matrices not in MATRICES:
+        raise unknown("choice of Muon's matrices", matrices, MATRICES)
+    flat, hidden = flatten(params), hidden or MATRICES[matrices]
     xp = array_namespace(next(iter(flat.values())))
     v = {name: None if hidden(name, x) else xp.zeros_like(x) for name, x in flat.items()}
     return State(xp.zeros((), dtype=xp.int32), zeros_like_tree(params), unflatten(v, params))
