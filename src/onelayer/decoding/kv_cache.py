@@ -24,7 +24,7 @@ from ..models.decoder_only import Block, Params, look_mask, usual_ids
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
 
-__all__ = ["KVCache", "Kept", "advance", "generate", "start"]
+__all__ = ["KVCache", "Kept", "advance", "attend_and_keep", "generate", "nothing_kept", "start"]
 
 
 class Kept(NamedTuple):
@@ -48,18 +48,19 @@ def start(p: Params, cfg: ModelConfig, batch: int) -> KVCache:
     """The cache before the first token."""
     if not cfg.causal:
         raise BadInput("a model that looks ahead (causal=False) has no cache: a new token changes what came before it")
-    xp, like = array_namespace(p.embed.W_E), p.embed.W_E
-    looks = cfg.position_method.has("score")
+    like = array_namespace(p.embed.W_E).zeros((batch, 0), dtype=p.embed.W_E.dtype)
+    return KVCache(tuple(nothing_kept(like, cfg) for _ in p.blocks))
+
+
+def nothing_kept(like: Array, cfg: ModelConfig) -> Kept:
+    """What one layer keeps before the first token; the batch and the precision are those of `like` [B …]."""
 
     def empty(*rest: int) -> Array:
-        return xp.zeros((batch, 0, *rest), dtype=like.dtype)
+        return array_namespace(like).zeros((like.shape[0], 0, *rest), dtype=like.dtype)
 
-    kept = (
-        empty(cfg.n_heads, cfg.head_width),
-        empty(cfg.n_heads, cfg.head_width),
-        empty(cfg.d_model) if looks else None,
-    )
-    return KVCache(tuple(Kept(*kept) for _ in p.blocks))
+    looks = cfg.position_method.has("score")
+    H, K = cfg.n_heads, cfg.head_width
+    return Kept(empty(H, K), empty(H, K), empty(cfg.d_model) if looks else None)
 
 
 def advance(
@@ -95,20 +96,21 @@ def _block(
     p: Block, x: Inexact[Array, "B n D"], old: Kept, places: Places, position: Method, cfg: ModelConfig
 ) -> tuple[Inexact[Array, "B n D"], Kept]:
     if cfg.norm == "post":
-        out, new = _attention(p.attn, x, old, places, position)
+        out, new = attend_and_keep(p.attn, x, old, places, position)
         mid, _ = normalise.forward(p.ln1, x + out, cfg.norm_eps)
         out, _ = feed_forward.forward(p.mlp, mid, cfg.activation)
         return normalise.forward(p.ln2, mid + out, cfg.norm_eps)[0], new
     a, _ = normalise.forward(p.ln1, x, cfg.norm_eps)
-    out, new = _attention(p.attn, a, old, places, position)
+    out, new = attend_and_keep(p.attn, a, old, places, position)
     mid = x + out
     m, _ = normalise.forward(p.ln2, mid, cfg.norm_eps)
     return mid + feed_forward.forward(p.mlp, m, cfg.activation)[0], new
 
 
-def _attention(
+def attend_and_keep(
     p: attention.Params, x: Inexact[Array, "B n D"], old: Kept, places: Places, position: Method
 ) -> tuple[Inexact[Array, "B n D"], Kept]:
+    """Self-attention of the new positions over all so far, and what is then kept."""
     concat = array_namespace(x).concat
     k = concat([old.k, attention.project(x, p.W_K, p.b_K)], axis=1)
     v = concat([old.v, attention.project(x, p.W_V, p.b_V)], axis=1)
