@@ -1,0 +1,37 @@
+"""onelayer analyse: what a run learnt, in the measures of the literature, each beside its untrained twin."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ._common import Json, answer
+
+
+def analyse(
+    run: Path,
+    /,
+    *,
+    step: int | None = None,
+    measure: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    as_json: Json = False,
+) -> None:
+    """Measure a run: key frequencies, restricted and excluded loss, cosines, phases; docs/grokking.md defines each.
+
+    Each value stands beside its control, the same of the network before its first step.
+
+    $ onelayer analyse runs/arithmetic-x-plus-y-0-20261123-164500 --measure cosine_variance_explained --json
+
+    Parameters
+    ----------
+    run
+        The run's directory; `onelayer runs` lists them.
+    step
+        A step with a checkpoint; the last one if it is not given.
+    measure
+        One measure; may be given several times. All that apply if it is not given.
+    """
+    from ..grokking.analysis import analyse as analysed
+
+    found = analysed(run, step, measure)
+    answer(found.as_dict(), found.text(), as_json=as_json)

@@ -1,0 +1,132 @@
+"""All measures of a run at a step, each beside the same of its untrained twin.
+
+    analysis = analyse("runs/arithmetic-x-plus-y-0-…")
+    analysis.key_frequencies, analysis.measures["cosine_variance_explained"]["value"]
+
+Control   The twin is the network before its first step, looked at with the key frequencies of the trained one.
+Marked    A single number that does not stand out from its control is marked: it lies beyond it, on the side that speaks
+          of structure, by no more than a tenth of its own size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadInput
+from ..training.run_directory import Run
+from . import progress
+from .measures import MEASURES, get, why_not
+from .progress import Phases
+from .subject import KEY_RULE, Subject, open_subject, why_no_characters
+
+__all__ = ["Analysis", "analyse"]
+
+MARGIN = 0.1
+MOST_ROWS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    run: Path
+    step: int
+    key_frequencies: tuple[int, ...] | None  # None where no Fourier basis fits
+    phases: Phases | None
+    measures: dict[str, dict[str, Any]]
+    skipped: dict[str, str]  # measure -> why it does not apply
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "run": self.run, "step": self.step, "key_frequencies": self.key_frequencies or [], "key_rule": KEY_RULE,
+            "phases": self.phases._asdict() if self.phases else {}, "measures": self.measures, "skipped": self.skipped,
+        }  # fmt: skip
+
+    def text(self) -> str:
+        """For reading in a terminal."""
+        keys = (
+            "no Fourier basis" if self.key_frequencies is None else ", ".join(map(str, self.key_frequencies)) or "none"
+        )
+        lines = [f"step {self.step:,}, key frequencies: {keys}"]
+        for name, span in (self.phases._asdict() if self.phases else {}).items():
+            told = "not seen" if span is None else " to ".join("the end" if at is None else f"{at:,}" for at in span)
+            lines.append(f"{name.replace('_', ' ')}: {told}")
+        lines.append(f"{'measure':<30} {'value':>12} {'untrained':>12}")
+        for name, m in self.measures.items():
+            lines += _rows(name, m)
+        lines += [f"left out: {name} ({reason})" for name, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+
+def _rows(name: str, m: dict[str, Any]) -> list[str]:
+    value, control = m["value"], m["control"]
+    if not isinstance(value, dict):
+        note = "   reads alike untrained" if m["reads_alike_untrained"] else ""
+        return [f"{name:<30} {value:>12.5g} {control:>12.5g}{note}"]
+    largest = sorted(value, key=lambda at: -abs(value[at]))[:MOST_ROWS] if len(value) > MOST_ROWS else list(value)
+    rest = f" (the {len(largest)} largest of {len(value)})" if len(largest) < len(value) else ""
+    return [name + rest, *(f"  {at!s:<28} {value[at]:>12.5g} {control.get(at, 0):>12.5g}" for at in largest)]
+
+
+def analyse(run: Path | str, step: int | None = None, names: Sequence[str] = ()) -> Analysis:
+    """The named measures, or all that apply but the costly ones.
+
+    A run of another task, or of a composite p, is refused, unless the measures named apply to it; an operation
+    for which no basis is known gets what applies.
+    """
+    for name in names:
+        get(name)
+    subject = open_subject(run, step)
+    asked = names or [name for name, m in MEASURES.items() if not m.costly]
+    reasons = {name: reason for name in asked if (reason := why_not(name, subject))}
+    _refuse(run, subject, names, reasons)
+    twin = subject.twin
+    measured = {name: measure(name, subject, twin) for name in asked if name not in reasons}
+    fits = why_no_characters(subject) is None
+    at = Run(run).snapshots[-1] if step is None else step
+    return Analysis(
+        Path(run), at, subject.key_frequencies if fits else None, None if names or not fits else _phases(run),
+        measured, reasons,
+    )  # fmt: skip
+
+
+def measure(name: str, subject: Subject, twin: Subject) -> dict[str, Any]:
+    """value, definition, reference, control, and whether it fails to stand out from that control."""
+    m = MEASURES[name]
+    value, control = m.of(subject), m.of(twin)
+    marked = None if m.high is None else not _stands_out(value, control, m.high)
+    return {
+        "value": value, "definition": m.definition, "reference": m.reference, "control": control,
+        "reads_alike_untrained": marked,
+    }  # fmt: skip
+
+
+def _stands_out(value: float, control: float, high: bool) -> bool:
+    return (value - control if high else control - value) > MARGIN * abs(value)
+
+
+def _phases(run: Path | str) -> Phases:
+    last = open_subject(run)
+    curve = progress.over_checkpoints(run, last)
+    records = [r for r in Run(run).metrics if "test_loss" in r]
+    if not records:
+        raise BadInput(f"{run} has no test loss in metrics.jsonl, by which its phases are told")
+    return progress.phases(
+        curve["step"], curve["excluded_loss"], [r["step"] for r in records], np.array([r["test_loss"] for r in records])
+    )
+
+
+def _refuse(run: Path | str, s: Subject, names: Sequence[str], reasons: dict[str, str]) -> None:
+    fit = ", ".join(name for name in MEASURES if why_not(name, s) is None) or "none"
+    if names and reasons:
+        name, reason = next(iter(reasons.items()))
+        raise BadInput(f"{name} does not apply to {run}, a run of {s.task.name}: {reason}. What applies: {fit}")
+    facts = s.task.facts
+    of_numbers = "table" in facts and s.task.n_ctx == 3
+    composite = of_numbers and facts["basis"] in ("sum", "difference", "log") and why_no_characters(s) is not None
+    if not names and (composite or not of_numbers):
+        reason = reasons["embedding_spectrum"]
+        raise BadInput(
+            f"{run} is a run of {s.task.name}: {reason}. Measures that apply to it, by --measure NAME: {fit}"
+        )
