@@ -10,8 +10,9 @@ import pytest
 from tiny import tiny
 
 from onelayer import cli
+from onelayer.arrays import flatten, unflatten
 from onelayer.microscope import explain, load, names, replay, split, trace
-from onelayer.microscope.curvature import linearise, sharpness
+from onelayer.microscope.curvature import by_complex_step, linearise, sharpness
 from onelayer.report.run import Run as Report
 from onelayer.report.sections import explained
 from onelayer.training import Run, train
@@ -176,6 +177,27 @@ def test_a_run_is_trained_again_with_a_route_cut(run, capsys):
     cut = answer(capsys, "replay", run, "--gate", "*.attn.route_[qkv]=0", "--train", 20)["evaluations"]
     assert abs(cut[-1]["cut_train_loss"] - cut[-1]["train_loss"]) > 1e-3
     assert "with the gates" in said(capsys, "replay", run, "--gate", "logits=0", "--train", 5)
+
+
+# ---------------------------------------------------------------------------------------------------- drawn places
+
+
+@pytest.mark.parametrize("position", ["learned", "rope"])
+def test_a_run_whose_places_are_drawn_is_looked_at_where_its_tokens_stood(position, tmp_path, capsys):
+    """The batch carries the ids that an evaluation draws: the loss is the run's, the curvature that of this loss."""
+    model = SIZE["model"] | {"position": position, "position_ids": "random"}
+    run = train(tiny(SIZE, {"model": model, "steps": 10}), tmp_path / "run").run
+    recorded = Run(run).metrics[-1]
+    assert answer(capsys, "trace", run)["loss"] == pytest.approx(recorded["train_loss"], rel=1e-4)
+    seen = open_run(run)
+    v = unflatten({k: np.ones_like(x) for k, x in flatten(seen.params).items()}, seen.params)
+    found = flatten(linearise(seen.params, seen.batch, seen.model, **seen.loss).hessian(v))
+    wanted = flatten(by_complex_step(seen.params, v, seen.batch, seen.model, **seen.loss))
+    for name, x in wanted.items():
+        np.testing.assert_allclose(found[name], x, rtol=0, atol=1e-10 * np.max(np.abs(x)) + 1e-14)
+    assert answer(capsys, "ledger", run, "--by", "loss_token", "--loss")["difference"] == 0.0
+    for command in (["examples"], ["provenance", "blocks.0.attn.W_K"], ["explain", "blocks.0.attn.W_Q[0,3,5]"]):
+        answer(capsys, command[0], run, *command[1:])
 
 
 # ---------------------------------------------------------------------------------------------------- refused

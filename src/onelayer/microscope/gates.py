@@ -39,8 +39,9 @@ class Replay(NamedTuple):
 def forward(params: Any, batch: Batch, cfg: ModelConfig, tap: Tap = keep) -> tuple[Array, Any]:
     """The logits that the batch's targets judge, and the cache, of either model."""
     if cfg.architecture == "decoder_only":
-        return decoder_only.forward(params, batch.tokens, cfg, read=batch.targets.shape[1], tap=tap)
-    return encoder_decoder.forward(params, batch.source, batch.tokens, cfg, source_present=batch.source_mask, tap=tap)
+        return decoder_only.forward(params, batch.tokens, cfg, read=batch.targets.shape[1], ids=batch.ids, tap=tap)
+    ids, present = {"source_ids": batch.source_ids, "target_ids": batch.ids}, batch.source_mask
+    return encoder_decoder.forward(params, batch.source, batch.tokens, cfg, source_present=present, tap=tap, **ids)
 
 
 def backward(dlogits: Array, cache: Any, cfg: ModelConfig, tap: Tap = keep) -> Any:

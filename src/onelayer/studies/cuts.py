@@ -34,6 +34,8 @@ def against_run(
     run = Run(path)
     recorded = {record["step"]: record for record in run.metrics}
     last = max(recorded, default=0)
+    if not last:
+        raise BadInput(f"{path} was measured at no step after 0; let it train for longer")
     if not 1 <= steps <= last:
         raise BadInput(f"{path} was measured up to step {last}; train for 1 to {last} steps, received {steps}")
     config = run.config

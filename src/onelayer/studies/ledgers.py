@@ -48,9 +48,8 @@ def anew(
     last = config.steps if steps is None else steps
     if last < 1:
         raise BadInput(f"weights move from step 1 on; received step {last}")
-    task = config.task.make(config.seed)
-    engine = Engine(config.model_copy(update={"engine": "numpy"}), task)
-    ledger = Ledger(config, engine.objective, by, classes=classes, judge=task.test if loss else None)
+    engine = Engine(config.model_copy(update={"engine": "numpy"}), config.task.make(config.seed))
+    ledger = Ledger(config, engine.objective, by, classes=classes, judge=engine.test if loss else None)
     state = engine.start()
     chosen = None if weight is None else entry(weight, flatten(state.params))
     engine.watch = ledger

@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..arrays import map_tree, unflatten
+from ..arrays import generator, map_tree, unflatten
 from ..errors import BadInput, unknown
 from ..models.config import ModelConfig
 from ..tasks import Batch, Task
 from . import objective
 from . import step as steps
+from .batches import numbered
 from .config import RunConfig
 from .run_directory import Run
 
@@ -59,7 +60,7 @@ def open_run(
     goal = steps.make_objective(config, task)
     if split not in ("train", "test"):
         raise unknown("split", split, ("train", "test"))
-    batch: Batch = getattr(task, split)
+    batch = numbered(getattr(task, split), goal.model, generator(config.seed, "ids", split), training=False)
     if examples is not None:
         if not 1 <= examples <= len(batch.tokens):
             raise BadInput(f"the {split} split has {len(batch.tokens)} examples; received {examples}")

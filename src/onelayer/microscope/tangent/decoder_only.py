@@ -36,15 +36,17 @@ class Moved(NamedTuple):
     x: Array  # what the unembedding reads
 
 
-def forward(rp: model.Params, c: model.Cache, seen: Seen, cfg: ModelConfig) -> tuple[Array, Moved]:
-    """R of the logits."""
+def forward(
+    rp: model.Params, c: model.Cache, seen: Seen, cfg: ModelConfig, ids: Array | None = None
+) -> tuple[Array, Moved]:
+    """R of the logits. ids: where the tokens stand, as in the plain forward."""
     position, T = cfg.position_method, c.embed.tokens.shape[1]
-    ids = usual_ids(T, cfg)
+    ids = usual_ids(T, cfg) if ids is None else ids
     rx, m_pos = enter(rp.embed, rp.pos_embed, c.embed, seen, ids, cfg)
     moved = []
     for i, (block, bc) in enumerate(zip(rp.blocks, c.blocks, strict=True)):
         n = bc.attn.x_q.shape[1]
-        places = Places(ids[T - n :], ids, look_mask(T, n, cfg.causal, None, like=rx), cfg.causal)
+        places = Places(ids[..., T - n :], ids, look_mask(T, n, cfg.causal, None, like=rx), cfg.causal)
         rx, m = block_forward(block, rx, n, bc, seen.at(f"blocks.{i}"), places, position, cfg)
         moved.append(m)
     rx, m_final = normalise.forward(rp.ln_final, rx, c.ln_final)

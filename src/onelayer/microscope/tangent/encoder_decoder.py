@@ -44,12 +44,19 @@ class Moved(NamedTuple):
 
 
 def forward(
-    rp: model.Params, c: model.Cache, seen: Seen, cfg: ModelConfig, source_present: Array | None
+    rp: model.Params,
+    c: model.Cache,
+    seen: Seen,
+    cfg: ModelConfig,
+    source_present: Array | None,
+    source_ids: Array | None = None,
+    ids: Array | None = None,
 ) -> tuple[Array, Moved]:
-    """R of the logits."""
+    """R of the logits. ids: where the tokens stand, as in the plain forward."""
     position = cfg.position_method
     S, T = c.encoder.embed.tokens.shape[1], c.decoder.embed.tokens.shape[1]
-    source_ids, ids = usual_ids(S, cfg), usual_ids(T, cfg)
+    source_ids = usual_ids(S, cfg) if source_ids is None else source_ids
+    ids = usual_ids(T, cfg) if ids is None else ids
 
     inside, rtable = seen.at("encoder"), rp.encoder.embed or rp.decoder.embed
     rx, m_pos = decoder_only.enter(rtable, rp.encoder.pos_embed, c.encoder.embed, inside, source_ids, cfg)

@@ -60,8 +60,9 @@ class Linearised:
     def _forward(self, v: Any) -> tuple[Array, Any]:
         t, direction = self.trace, _float64(v)
         if t.cfg.architecture == "decoder_only":
-            return decoder_only.forward(direction, t.cache, self.seen, t.cfg)
-        return encoder_decoder.forward(direction, t.cache, self.seen, t.cfg, t.batch.source_mask)
+            return decoder_only.forward(direction, t.cache, self.seen, t.cfg, t.batch.ids)
+        where = t.batch.source_mask, t.batch.source_ids, t.batch.ids
+        return encoder_decoder.forward(direction, t.cache, self.seen, t.cfg, *where)
 
     def _judge(self, rlogits: Array) -> Array:
         temperature = self.trace.settings.get("temperature", 1.0)
