@@ -150,6 +150,7 @@ def _run(params: Any, batch: Any, cfg: ModelConfig, ids: Array | None, loss: Map
         return x
 
     T = batch.tokens.shape[1]
+    ids = batch.ids if ids is None else ids
     at: Array = decoder_only.usual_ids(T, cfg) if ids is None else ids
     logits, cache = decoder_only.forward(params, batch.tokens, cfg, read=batch.targets.shape[1], ids=at, tap=note)
     content, x = seen["hook_embed"], seen["blocks.0.hook_resid_pre"]

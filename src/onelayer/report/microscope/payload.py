@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onelayer.arrays import Array, flatten, unflatten
+from onelayer.arrays import Array, flatten, generator, unflatten
 from onelayer.errors import BadInput
 from onelayer.layers import cross_entropy
 from onelayer.microscope.gates import replay
@@ -28,6 +28,7 @@ from onelayer.report.microscope.stream import Parts
 from onelayer.report.microscope.views import GRADIENT, VALUE, Look, Rule, Top, View, views
 from onelayer.report.run import Run
 from onelayer.tasks import Batch
+from onelayer.training.batches import numbered
 from onelayer.training.objective import init
 from onelayer.training.step import make_objective
 
@@ -166,8 +167,14 @@ def _known(run: Run, steps: Sequence[int] | None) -> list[int]:
 
 
 def _batch(run: Run, examples: Sequence[Example]) -> Batch:
+    model, seed = run.model, run.config.seed
+    splits = {
+        name: numbered(getattr(run.task, name), model, generator(seed, "ids", name), training=False)
+        for name in ("train", "test")
+    }
+
     def rows(field: str) -> Array | None:
-        found = [getattr(getattr(run.task, e.split), field) for e in examples]
+        found = [getattr(splits[e.split], field) for e in examples]
         return None if found[0] is None else np.stack([x[e.number] for x, e in zip(found, examples, strict=True)])
 
     return Batch(*(rows(field) for field in Batch._fields))
