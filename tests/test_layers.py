@@ -53,7 +53,7 @@ def attention_params(pos: Any = None) -> attention.Params:
     """Without b_K, whose gradient is zero but for rounding: it has no relative error."""
     shapes = [(H, D, K)] * 3 + [(H, K, D), (H, K), None, (H, K), (D,)]
     drawn = [None if shape is None else random_array(*shape, purpose=str(i)) for i, shape in enumerate(shapes)]
-    return attention.Params(*drawn, pos)
+    return attention.Params(*drawn, pos)  # pyright: ignore[reportCallIssue]
 
 
 LAYERS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
@@ -167,7 +167,8 @@ def test_a_hand_computed_head() -> None:
 
 
 def test_attention_equals_a_loop_over_heads_and_places() -> None:
-    p, x_k, mask = attention_params(), random_array(B, S, D), random_array(B, 1, T, S) > -0.7
+    p: Any = attention_params()
+    x_k, mask = random_array(B, S, D), random_array(B, 1, T, S) > -0.7
     y, _ = attend(p, X, x_k, mask, X)
     want = np.zeros((B, T, D))
     for b in range(B):
@@ -245,7 +246,7 @@ def test_a_repeated_batch_and_padding_change_neither_loss_nor_gradient() -> None
     np.testing.assert_allclose(twice, loss, rtol=1e-15)
     np.testing.assert_allclose(cross_entropy.backward(c2)[:B] * 2, dz, rtol=1e-14)
     longer = [np.concatenate([a, a[:, :2]], axis=1) for a in (z, y)]
-    padded, c3 = cross_entropy.forward(*longer, np.concatenate([w, 0 * w[:, :2]], axis=1))
+    padded, c3 = cross_entropy.forward(longer[0], longer[1], np.concatenate([w, 0 * w[:, :2]], axis=1))
     np.testing.assert_allclose(padded, loss, rtol=1e-15)
     assert np.all(cross_entropy.backward(c3)[:, T:] == 0)
 

@@ -102,16 +102,16 @@ def forward(
     """
     position = cfg.position_method
     T = tokens.shape[1]
-    ids = usual_ids(T, cfg) if ids is None else ids
+    stand: Array = usual_ids(T, cfg) if ids is None else ids
     x, c_embed = embedding.forward(p.embed, tokens, cfg.scale)
     x = tap("hook_embed", x)
-    x, c_pos = position.encode_x(p.pos_embed, x, ids) if position.has("embedding") else (x, None)
+    x, c_pos = position.encode_x(p.pos_embed, x, stand) if position.has("embedding") else (x, None)
 
     caches = []
     for i, block in enumerate(p.blocks):
         last = i == len(p.blocks) - 1
         n = read if last and read is not None else T
-        places = Places(ids[..., T - n :], ids, look_mask(T, n, cfg.causal, present, like=x), cfg.causal)
+        places = Places(stand[..., T - n :], stand, look_mask(T, n, cfg.causal, present, like=x), cfg.causal)
         x, c = block_forward(block, x, n, places, position, cfg, at_scope(tap, f"blocks.{i}"))
         caches.append(c)
 

@@ -57,9 +57,11 @@ class Drawing:
         H, D, K = cfg.n_heads, cfg.d_model, cfg.head_width
         W_Q, W_K, W_V = (self.weight(f"{name}.{w}", (H, D, K), D, H * K, D) for w in ("W_Q", "W_K", "W_V"))
         W_O = self.weight(f"{name}.W_O", (H, K, D), H * K, D, D)
-        biases = [np.zeros((H, K)), np.zeros((H, K)), np.zeros((H, K)), np.zeros(D)]
         pos = self.position(f"{name}.pos", size) if has_position and cfg.position_method.in_attention else None
-        return attention.Params(W_Q, W_K, W_V, W_O, *(biases if cfg.attention_bias else [None] * 4), pos)
+        if not cfg.attention_bias:
+            return attention.Params(W_Q, W_K, W_V, W_O, pos=pos)
+        b_Q, b_K, b_V = (np.zeros((H, K)) for _ in range(3))
+        return attention.Params(W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, np.zeros(D), pos)
 
     def feed_forward(self, name: str) -> feed_forward.Params:
         cfg = self.cfg

@@ -1,10 +1,10 @@
 """Training: a config goes in, a run's directory comes out.
 
-    from onelayer.training import Run, configure, resume, train
+from onelayer.training import Run, configure, resume, train
 
-    result = train(configure("default", {"task": {"operation": "x * y"}}), "runs/product")
-    Run("runs/product").metrics
-    resume("runs/product", {"steps": 10_000})
+result = train(configure("default", {"task": {"operation": "x * y"}}), "runs/product")
+Run("runs/product").metrics
+resume("runs/product", {"steps": 10_000})
 """
 
 from .config import RunConfig

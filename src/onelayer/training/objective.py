@@ -37,9 +37,10 @@ def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any
     """The logits of the positions that are read, and the model's cache."""
     cfg = objective.model
     if cfg.architecture == "encoder_decoder":
-        ids = {"source_ids": batch.source_ids, "target_ids": batch.ids}
-        present = batch.source_mask
-        return encoder_decoder.forward(params, batch.source, batch.tokens, cfg, source_present=present, **ids)
+        return encoder_decoder.forward(
+            params, batch.source, batch.tokens, cfg,
+            source_present=batch.source_mask, source_ids=batch.source_ids, target_ids=batch.ids,
+        )  # fmt: skip
     if tables.fits(cfg, batch.tokens.shape, objective.read):
         return tables.forward(params, batch.tokens, cfg)
     return decoder_only.forward(params, batch.tokens, cfg, read=objective.read, ids=batch.ids)

@@ -41,12 +41,12 @@ def forward(
 ) -> tuple[Array, Moved]:
     """R of the logits. ids: where the tokens stand, as in the plain forward."""
     position, T = cfg.position_method, c.embed.tokens.shape[1]
-    ids = usual_ids(T, cfg) if ids is None else ids
-    rx, m_pos = enter(rp.embed, rp.pos_embed, c.embed, seen, ids, cfg)
+    stand: Array = usual_ids(T, cfg) if ids is None else ids
+    rx, m_pos = enter(rp.embed, rp.pos_embed, c.embed, seen, stand, cfg)
     moved = []
     for i, (block, bc) in enumerate(zip(rp.blocks, c.blocks, strict=True)):
         n = bc.attn.x_q.shape[1]
-        places = Places(ids[..., T - n :], ids, look_mask(T, n, cfg.causal, None, like=rx), cfg.causal)
+        places = Places(stand[..., T - n :], stand, look_mask(T, n, cfg.causal, None, like=rx), cfg.causal)
         rx, m = block_forward(block, rx, n, bc, seen.at(f"blocks.{i}"), places, position, cfg)
         moved.append(m)
     rx, m_final = normalise.forward(rp.ln_final, rx, c.ln_final)

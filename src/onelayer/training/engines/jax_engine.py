@@ -80,15 +80,14 @@ class Engine:
 
     def _draw(self, step: int, n: int) -> Drawn:
         """What n steps draw, on the host."""
-        rows = [self.batches.indices(step + i) for i in range(n)] if self.batches.size is not None else None
-        numbered = [self.batches.at(step + i) for i in range(n)] if self.train.ids is not None else None
-        return Drawn(
-            rows=None if rows is None else jnp.asarray(np.stack(rows)),
-            ids=None if numbered is None else jnp.asarray(np.stack([b.ids for b in numbered])),
-            source_ids=None
-            if numbered is None or self.train.source_ids is None
-            else jnp.asarray(np.stack([b.source_ids for b in numbered])),
-        )
+        steps_ahead = range(step, step + n)
+        rows = [self.batches.indices(t) for t in steps_ahead] if self.batches.size is not None else None
+        numbered = [self.batches.at(t) for t in steps_ahead] if self.train.ids is not None else []
+
+        def together(arrays: list[Any] | None) -> jax.Array | None:
+            return jnp.asarray(np.stack(arrays)) if arrays and arrays[0] is not None else None
+
+        return Drawn(together(rows), together([b.ids for b in numbered]), together([b.source_ids for b in numbered]))
 
     def _scan(self, state: TrainState, ts: jax.Array, drawn: Drawn, train: Batch) -> tuple[Any, Any]:
         @using(attention_blocked.STAND_INS)
