@@ -25,10 +25,12 @@ from onelayer.grokking import (
     weights,
 )  # fmt: skip
 from onelayer.grokking.measures import MEASURES, markdown, why_not
-from onelayer.grokking.subject import Subject, key_frequencies
+from onelayer.grokking.subject import Subject, key_frequencies, open_subject
 from onelayer.layers import cross_entropy
 from onelayer.models import decoder_only
 from onelayer.models.config import ModelConfig
+from onelayer.report import run as reading
+from onelayer.report.sections import circuit
 from onelayer.training import train
 from onelayer.training.objective import Objective
 
@@ -493,7 +495,7 @@ def test_the_command_answers_what_the_issue_asks_for(trained, capsys):
     assert facts.keys() >= {"key_frequencies", "phases", "measures"}
     assert all(m.keys() >= {"value", "definition", "reference", "control"} for m in facts["measures"].values())
     assert facts["measures"].keys() | facts["skipped"].keys() == {n for n, m in MEASURES.items() if not m.costly}
-    assert facts["measures"]["gradient_symmetricity"]["reads_alike_untrained"] in (True, False)
+    assert facts["measures"]["gradient_symmetricity"]["untrained_reads_no_worse"] in (True, False)
     assert facts["measures"]["accuracy"]["definition"] == MEASURES["accuracy"].definition
     assert cli.run(["analyse", str(trained)]) == 0
     assert "key frequencies" in capsys.readouterr().out
@@ -553,3 +555,27 @@ def test_every_measure_reads_a_random_network():
 
 def test_the_page_lists_every_measure():
     assert markdown() in (ROOT / "docs/grokking.md").read_text("utf-8")
+
+
+def test_the_report_tells_what_the_network_computes(trained):
+    run = reading.Run.at(trained)
+    assert circuit.applies(run)
+    section = circuit.build(run)
+    assert "frequenc" in section.text
+    last = open_subject(trained)
+    curve = progress.over_checkpoints(trained, last)
+    assert curve["step"].tolist() == [30, 40]
+    assert curve["excluded_loss"][-1] == pytest.approx(losses.excluded_loss(last))
+    assert curve["test_loss"][0] == pytest.approx(losses.full_loss(open_subject(trained, 30))["test"])
+
+
+def test_the_report_draws_the_logit_of_a_network_built_by_hand():
+    s = by_hand()
+    assert "2 frequencies, 2 and 6" in circuit._told(s)
+    (panel,) = circuit._logit(s)
+    distance, spoken = panel.figure.data[0].x, panel.figure.data[0].y
+    expected = 100 * sum(np.cos(2 * np.pi * k * np.array(distance) / P) for k in CHOSEN)
+    assert np.array(spoken) == pytest.approx(expected, abs=1e-9)
+    assert np.array(panel.figure.data[1].y) == pytest.approx(np.zeros(P), abs=1e-9)
+    first = circuit._circles(s)[0].figure.data[0]
+    assert np.hypot(first.x, first.y) == pytest.approx(np.full(P + 1, np.sqrt(2)), rel=0.01)  # both sides' waves

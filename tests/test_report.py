@@ -219,7 +219,8 @@ def test_other_operations(tmp_path: Path, operation: str, p: int, with_spectrum:
 @pytest.mark.parametrize(
     ("harm", "lost", "word"),
     [
-        (lambda run: shutil.rmtree(run / "checkpoints"), {"attention", "embedding", "position"}, "no checkpoint"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), {"attention", "circuit", "embedding", "position"},
+         "no checkpoint"),
         (lambda run: (run / "metrics.jsonl").unlink(), {"summary", "curves", "weights"}, "no evaluation"),
         (lambda run: (run / "metrics.jsonl").write_bytes(b""), {"summary", "curves", "weights"}, "no evaluation"),
         (lambda run: (run / "metrics.jsonl").write_bytes(b'{"st'), {"summary", "curves", "weights"}, "no evaluation"),

@@ -4,8 +4,8 @@
     analysis.key_frequencies, analysis.measures["cosine_variance_explained"]["value"]
 
 Control   The twin is the network before its first step, looked at with the key frequencies of the trained one.
-Marked    A single number that does not stand out from its control is marked: it lies beyond it, on the side that speaks
-          of structure, by no more than a tenth of its own size.
+Marked    "untrained_reads_no_worse": a single number is not beyond its control, on the side that others read as
+          structure, by more than a tenth of its own size. A high value of it then proves nothing.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class Analysis:
 def _rows(name: str, m: dict[str, Any]) -> list[str]:
     value, control = m["value"], m["control"]
     if not isinstance(value, dict):
-        note = "   reads alike untrained" if m["reads_alike_untrained"] else ""
+        note = "   its untrained twin reads no worse" if m["untrained_reads_no_worse"] else ""
         return [f"{name:<30} {value:>12.5g} {control:>12.5g}{note}"]
     largest = sorted(value, key=lambda at: -abs(value[at]))[:MOST_ROWS] if len(value) > MOST_ROWS else list(value)
     rest = f" (the {len(largest)} largest of {len(value)})" if len(largest) < len(value) else ""
@@ -98,7 +98,7 @@ def measure(name: str, subject: Subject, twin: Subject) -> dict[str, Any]:
     marked = None if m.high is None else not _stands_out(value, control, m.high)
     return {
         "value": value, "definition": m.definition, "reference": m.reference, "control": control,
-        "reads_alike_untrained": marked,
+        "untrained_reads_no_worse": marked,
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ A section is a module with `applies(run) -> bool`, whether it has anything to sa
 from onelayer.report.sections import (
     addressing,
     attention,
+    circuit,
     curvature,
     curves,
     embedding,
@@ -22,6 +23,7 @@ from onelayer.report.sections import (
 SECTIONS = {
     "summary": summary,
     "curves": curves,
+    "circuit": circuit,
     "weights": weights,
     "flow": flow,
     "curvature": curvature,
