@@ -87,7 +87,8 @@ class Subject:
     def logits(self) -> np.ndarray:
         n = len(self.numbers[0])
         batch = Batch(self._tokens, np.zeros((n * n, 1), dtype=np.int64))
-        return objectives.forward(self.params, batch, self.objective)[0].reshape(n, n, -1)[..., :-1]
+        logits = objectives.forward(self.params, batch, self.objective)[0]
+        return logits.reshape(n, n, -1)[..., :-1].astype(np.float64)
 
     @property
     def neurons(self) -> np.ndarray:

@@ -29,7 +29,7 @@ def circle(points: np.ndarray, names: np.ndarray, step: int) -> go.Figure:
 def neurons(counts: Mapping[int, int], highest: int) -> go.Figure:
     """frequency -> how many neurons have it as their own; frequencies run from 1 to `highest`."""
     k = np.arange(1, highest + 1)
-    return plots.bars(k, np.array([counts.get(i, 0) for i in k]), x_title="frequency k", y_title="neurons")
+    return plots.bars(k, np.array([counts.get(int(i), 0) for i in k]), x_title="frequency k", y_title="neurons")
 
 
 def logit(offsets: np.ndarray, spoken: np.ndarray, cosines: np.ndarray, residual: np.ndarray) -> go.Figure:

@@ -80,10 +80,10 @@ def _spans(run: Run, curve: dict[str, np.ndarray]) -> list[Span]:
         return []
     known, last = np.isfinite(test), int(curve["step"][-1])
     found = progress.phases(curve["step"], curve["excluded_loss"], run.steps[known], test[known])
-    spans = []
+    spans, first = [], int(min(curve["step"][curve["step"] > 0], default=1))
     for name, span in found._asdict().items():
         if span is not None:
-            start, stop = max(span[0], 1), last if span[1] is None else span[1]
+            start, stop = max(span[0], first), last if span[1] is None else span[1]
             spans += [Span(NAMES[name], start, stop)] if stop > start else []
     return spans
 
