@@ -8,7 +8,7 @@ from backends import needs
 
 from onelayer import fused, kernels
 from onelayer.arrays import flatten, generator, map_tree
-from onelayer.layers import activations, cross_entropy, layer_norm, rms_norm, softmax
+from onelayer.layers import activations, cross_entropy, layer_norm, linear, rms_norm, softmax
 from onelayer.models import decoder_only, tables
 from onelayer.models.config import ModelConfig
 from onelayer.optimizers import adamw
@@ -202,3 +202,11 @@ def test_not_a_number_shows():
 
 def test_they_are_off_unless_turned_on():
     assert dict(fused._active.get({})) == {}
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_linear(shape, dtype):
+    p = linear.Params(random(shape[-1], 11), random(11, purpose="bias"))
+    agree(linear.forward, p, random(*shape), dtype=dtype, names=["layers.linear.forward"])
+    with fused.using(kernels.available()):
+        assert linear.forward(p._replace(bias=None), random(*shape))[0].shape == (*shape[:-1], 11)

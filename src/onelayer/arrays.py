@@ -24,8 +24,8 @@ from array_api_compat import array_namespace, is_jax_array, is_numpy_array
 
 __all__ = [
     "Array", "Tap", "array_namespace", "at_scope", "constant", "erf", "flatten", "gather_rows", "generator", "keep",
-    "map_tree", "natural", "real_part", "scaled_ids", "scatter_add_rows", "sigmoid", "sin_cos", "softplus", "sum_to",
-    "turn_pairs", "unflatten", "zeros_like_tree",
+    "map_tree", "natural", "real_part", "scaled_ids", "scatter_add_rows", "sigmoid", "sin_cos", "softplus", "sum_outer",
+    "sum_to", "turn_pairs", "unflatten", "zeros_like_tree",
 ]  # fmt: skip
 
 Array: TypeAlias = Any  # NumPy, JAX, PyTorch or array-api-strict; shapes stand in the jaxtyping annotations
@@ -151,6 +151,15 @@ def turn_pairs(x: Array, cos: Array, sin: Array, halves: bool = False) -> Array:
         return xp.concat([a * cos - b * sin, a * sin + b * cos], axis=-1)
     a, b = x[..., 0::2], x[..., 1::2]
     return xp.reshape(xp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1), x.shape)
+
+
+def sum_outer(x: Array, dy: Array) -> Array:
+    """Σ xᵀ ∂y over the rows: [N, I], [N, J] -> [I, J], the gradient of the W in x W.
+
+    For JAX the wider factor stands on the right: on a CPU, XLA takes half as long again the other way round.
+    """
+    turned = is_jax_array(x) and x.shape[1] > dy.shape[1]
+    return (dy.T @ x).T if turned else x.T @ dy
 
 
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:

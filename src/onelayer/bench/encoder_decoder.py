@@ -27,5 +27,4 @@ def case() -> Case:
         flops,
         (n, D, F),
         (("numpy", "torch", 1.2), ("jax", "torch", 1.2)),
-        {"best": ("ours", 1.2)},
     )

@@ -34,5 +34,5 @@ def case() -> Case:
             ("jax", "torch, compiled", 2.3),
             ("numpy + numba", "torch, eager", 2.0),
         ),
-        {"share": ("jax", 0.80)},
+        facts={"share": ("jax", 0.80)},
     )

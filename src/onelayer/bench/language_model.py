@@ -28,5 +28,4 @@ def case(layers: int, length: int = T, batch: int = B) -> Case:
         flops,
         (n, D, F),
         (("numpy", "torch", 1.2), ("jax", "torch", 1.2)),
-        {"best": ("ours", 1.2)},
     )

@@ -7,6 +7,8 @@ import numpy as np
 from ..layers import softmax
 from .compile import compiled, exp, fits, spread
 
+MOST_ROWS = 4096  # of a mask, which are looked at before: beyond, it is another one for each example
+
 
 @compiled
 def _forward(first, part, scores, pattern):
@@ -44,6 +46,28 @@ def _forward_masked(first, part, scores, pattern, mask):
 
 
 @compiled
+def _forward_looking_back(first, part, scores, pattern, lengths):
+    """Where each row may see its first few places alone, the others cost nothing but a zero."""
+    zero = scores.dtype.type(0)
+    for i in range(scores.shape[0]):
+        length = lengths[(first + i) % lengths.size]
+        row, out = scores[i, :length], pattern[i, :length]
+        top = scores.dtype.type(-np.inf)
+        for j in range(row.size):
+            top = row[j] if row[j] > top else top
+        total = zero
+        for j in range(row.size):
+            e = exp(row[j] - top)
+            out[j] = e
+            total += e
+        inverse = 1 / total if total > 0 or total != total else zero
+        for j in range(row.size):
+            out[j] *= inverse
+        for j in range(length, scores.shape[1]):
+            pattern[i, j] = zero
+
+
+@compiled
 def _backward(first, part, dpattern, pattern, dscores):
     for i in range(dpattern.shape[0]):
         mean = dpattern[i, 0] * 0
@@ -61,7 +85,11 @@ def forward(definition: Any, scores: Any, mask: Any = None) -> Any:
     if mask is None:
         spread(_forward, rows.size, (rows, out))
     else:
-        spread(_forward_masked, rows.size, (rows, out), (_mask_rows(mask, scores.shape),))
+        allowed = _mask_rows(mask, scores.shape)
+        lengths = allowed.sum(axis=1)
+        looks_back = len(allowed) <= MOST_ROWS and np.array_equal(allowed, np.arange(S) < lengths[:, None])
+        kernel, which = (_forward_looking_back, lengths) if looks_back else (_forward_masked, allowed)
+        spread(kernel, rows.size, (rows, out), (which,))
     return pattern, softmax.Cache(pattern)
 
 

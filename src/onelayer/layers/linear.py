@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from jaxtyping import Inexact
 
-from ..arrays import Array, array_namespace
+from ..arrays import Array, array_namespace, sum_outer
+from ..fused import fused
 
 
 class Params(NamedTuple):
@@ -30,6 +31,7 @@ class Cache(NamedTuple):
     x: Inexact[Array, "*rows M"]
 
 
+@fused
 def forward(p: Params, x: Inexact[Array, "*rows M"]) -> tuple[Inexact[Array, "*rows N"], Cache]:
     xp = array_namespace(x)
     rows = xp.reshape(x, (-1, x.shape[-1]))
@@ -42,4 +44,4 @@ def backward(dy: Inexact[Array, "*rows N"], c: Cache) -> tuple[Inexact[Array, "*
     x, dy_rows = (xp.reshape(a, (-1, a.shape[-1])) for a in (c.x, dy))
     dx = xp.reshape(dy_rows @ c.weight.T, c.x.shape)
     dbias = None if c.bias is None else xp.sum(dy_rows, axis=0)
-    return dx, Params(weight=x.T @ dy_rows, bias=dbias)
+    return dx, Params(weight=sum_outer(x, dy_rows), bias=dbias)

@@ -85,7 +85,7 @@ def attend(
     scale = 1 / math.sqrt(q.shape[-1])
     q_turned, k_turned, c_turn = position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
     q_turned, k_turned = tap("hook_rot_q", q_turned), tap("hook_rot_k", k_turned)
-    scores = scale * (by_head(q_turned) @ transpose(by_head(k_turned)))
+    scores = by_head(scale * q_turned) @ transpose(by_head(k_turned))
     bias, c_bias = position.bias(p.pos, q, k, x_q, x_k, places) if position.has("score") else (None, None)
     if bias is not None:
         scores = scores + tap("hook_bias", bias)
