@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import fake_runs
 import numpy as np
 import pytest
 from tiny import tiny
@@ -525,6 +526,16 @@ def test_what_cannot_be_measured_is_refused(trained, tmp_path, capsys):
     assert cli.run(["analyse", str(composite), "--measure", "weight_norm"]) == 0
     capsys.readouterr()
     assert "odd prime" in refusal(capsys, "analyse", composite, "--measure", "embedding_gini")
+
+
+@pytest.mark.parametrize("task", ["parity", "addition"])
+def test_another_task_is_refused_with_what_applies(tmp_path, capsys, task):
+    run = fake_runs.make(tmp_path / "run", fake_runs.config(task={"name": task}))
+    said = refusal(capsys, "analyse", run)
+    assert "weight_norm" in said
+    assert "embedding_gini" not in said
+    assert "operation on two numbers" in said
+    assert cli.run(["analyse", str(run), "--measure", "weight_norm", "--measure", "stable_rank"]) == 0
 
 
 def test_an_operation_without_a_basis_gets_what_applies(tmp_path):

@@ -141,7 +141,7 @@ MEASURES: dict[str, Measure] = {
     "margin": Measure(weights.margin, "the right logit less the best other, the mean over the pairs", "—", PAIRS, True),
     "softmax_collapse": Measure(
         weights.softmax_collapse, "share of training examples whose loss is exactly 0 in the run's precision",
-        "Prieto 2025: learning stalls as it nears 1", ()),
+        "Prieto 2025: learning stalls as it nears 1", PAIRS),
     "growth_alignment": Measure(
         weights.growth_alignment, "cos(−g, θ), g the gradient of the training loss",
         "Prieto 2025: near 1 in naive loss minimisation", ()),
