@@ -101,4 +101,8 @@ def _compared(difference: float | None) -> str:
 
 
 def _rounding(book: Any) -> str:
-    return ": the rest is the rounding of a float32 run" if book.config.dtype == "float32" else ""
+    return (
+        " of a tensor's largest weight (the run is float32; float64 would leave nothing)"
+        if book.config.dtype == "float32"
+        else ""
+    )
