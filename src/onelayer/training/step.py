@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import optimizers
 from ..arrays import Array, array_namespace, flatten, map_tree
+from ..errors import BadInput
 from ..tasks import Batch, Task
 from .config import RunConfig
 from .objective import Objective, init, loss_and_grads
@@ -46,6 +47,13 @@ class Rules(NamedTuple):
 
 
 def make_objective(config: RunConfig, task: Task) -> Objective:
+    architecture, has_source = config.model.architecture, task.train.source is not None
+    if has_source != (architecture == "encoder_decoder"):
+        fitting = "encoder_decoder" if has_source else "decoder_only"
+        raise BadInput(
+            f"the task '{task.name}' has {'a' if has_source else 'no'} source to read, so model.architecture must be "
+            f"{fitting}; received {architecture}"
+        )
     source = {key: task.facts[key] for key in ("source_vocab_size", "source_n_ctx") if key in task.facts}
     model = config.model.build(vocab_size=len(task.vocabulary), n_ctx=task.n_ctx, **source)
     loss = config.loss
