@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fake_runs
 import numpy as np
@@ -66,8 +67,8 @@ def by_hand(operation: str = "x + y", p: int = P, chosen: tuple[int, ...] = CHOS
     left, right, of_a, of_b, result = (np.arange(i * w, (i + 1) * w) for i in range(5))
     flag = 5 * w + np.arange(3)  # one for each position
     D, F = 5 * w + 3, 4 * w
-    cfg = ModelConfig(vocab_size=V, n_ctx=3, d_model=D, n_heads=2, d_head=w, d_mlp=F, activation="quadratic",
-                      mlp_bias=False)  # fmt: skip
+    shape: dict[str, Any] = {"d_model": D, "n_heads": 2, "d_head": w, "d_mlp": F, "activation": "quadratic"}
+    cfg = ModelConfig(vocab_size=V, n_ctx=3, mlp_bias=False, **shape)
     start = decoder_only.init(cfg, 0)
     named = {name: np.zeros_like(x) for name, x in flatten(start).items()}
     angle = 2 * np.pi * np.array(chosen)[:, None] * np.arange(n) / n
@@ -168,7 +169,7 @@ def slow_part(T: np.ndarray, k: int, sign: int = 1) -> np.ndarray:
 
 def slow_loss(L: np.ndarray, pairs: np.ndarray) -> float:
     told = [math.log(sum(math.exp(z) for z in L[a, b])) - L[a, b, (a + b) % len(L)] for a, b in pairs]
-    return sum(told) / len(told)
+    return float(sum(told) / len(told))
 
 
 def test_spectra_against_numpy_fft():
@@ -363,7 +364,7 @@ def test_signal_to_noise_is_that_of_the_batches_it_draws(monkeypatch):
     draw = generator(s.seed, "signal to noise")
     found = [slow_gradient(s, map_tree(lambda x, r=r: x[r], s.task.train)) for r in
              [draw.integers(0, 24, 24) for _ in range(3)]]  # fmt: skip
-    mean = sum(found) / 3
+    mean = np.sum(found, axis=0) / 3
     noise = math.sqrt(sum(np.sum((g - mean) ** 2) for g in found) / 2)
     assert abs(gradients.gradient_signal_to_noise(s) - math.sqrt(mean @ mean) / noise) < TOLERANCE
 

@@ -47,15 +47,15 @@ class Rules(NamedTuple):
 
 
 def make_objective(config: RunConfig, task: Task) -> Objective:
-    architecture, has_source = config.model.architecture, task.train.source is not None
-    if has_source != (architecture == "encoder_decoder"):
+    source = {key: task.facts[key] for key in ("source_vocab_size", "source_n_ctx") if key in task.facts}
+    model = config.model.build(vocab_size=len(task.vocabulary), n_ctx=task.n_ctx, **source)
+    has_source = task.train.source is not None
+    if has_source != (model.architecture == "encoder_decoder"):
         fitting = "encoder_decoder" if has_source else "decoder_only"
         raise BadInput(
             f"the task '{task.name}' has {'a' if has_source else 'no'} source to read, so model.architecture must be "
-            f"{fitting}; received {architecture}"
+            f"{fitting}; received {model.architecture}"
         )
-    source = {key: task.facts[key] for key in ("source_vocab_size", "source_n_ctx") if key in task.facts}
-    model = config.model.build(vocab_size=len(task.vocabulary), n_ctx=task.n_ctx, **source)
     loss = config.loss
     never = task.facts.get("pad")
     return Objective(model, task.read, loss.variant, loss.label_smoothing, never, loss.temperature)
