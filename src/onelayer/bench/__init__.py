@@ -50,7 +50,7 @@ class Case:
     contenders: tuple[Contender, ...]
     flops: float | None  # the arithmetic of the matrix products that the work needs
     rows: tuple[int, int, int]  # the product whose rate stands for the machine's: m × k × n
-    bounds: tuple[tuple[str, str, float], ...] = ()  # (ours, theirs): at least so many times faster
+    bounds: tuple[tuple[str, str, float], ...] = ()  # (one, other): at least so many times faster; "ours": our best
     costs: tuple[tuple[str, str, float], ...] = ()  # (what, unit): at most so many units
     facts: dict[str, Any] = field(default_factory=dict)
 

@@ -26,5 +26,5 @@ def case() -> Case:
         ),
         flops,
         (n, D, F),
-        (("numpy", "torch", 1.2), ("jax", "torch", 1.2)),
+        (("ours", "torch", 1.2),),
     )

@@ -27,5 +27,5 @@ def case(layers: int, length: int = T, batch: int = B) -> Case:
         ),
         flops,
         (n, D, F),
-        (("numpy", "torch", 1.2), ("jax", "torch", 1.2)),
+        (("ours", "torch", 1.2),),
     )

@@ -78,12 +78,11 @@ def scores(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Arra
 def judge(logits: Array, batch: Batch) -> tuple[Array, Array, Array]:
     """The scores of what was said."""
     xp = array_namespace(logits)
+    rows, targets = xp.reshape(logits, (-1, logits.shape[-1])), xp.reshape(batch.targets, (-1,))
+    places = xp.arange(rows.shape[0], dtype=targets.dtype) * rows.shape[1] + targets
+    said, top = xp.take(xp.reshape(rows, (-1,)), places), xp.max(rows, axis=-1)
+    surprise = xp.log(xp.sum(xp.exp(rows - top[:, None]), axis=-1)) + (top - said)
     w = xp.ones(batch.targets.shape, dtype=logits.dtype) if batch.weights is None else batch.weights
-    shifted = logits - xp.max(logits, axis=-1, keepdims=True)
-    classes = xp.arange(logits.shape[-1], dtype=batch.targets.dtype)
-    right = batch.targets[..., None] == classes
-    said = xp.sum(xp.where(right, shifted, xp.zeros_like(shifted)), axis=-1)
-    surprise = xp.log(xp.sum(xp.exp(shifted), axis=-1)) - said
-    hit = xp.argmax(logits, axis=-1) == batch.targets
+    hit = xp.reshape(xp.argmax(rows, axis=-1) == targets, batch.targets.shape)
     correct = xp.all(xp.logical_or(hit, w == 0), axis=-1)
-    return xp.sum(w * surprise, axis=-1), xp.sum(w, axis=-1), correct
+    return xp.sum(w * xp.reshape(surprise, batch.targets.shape), axis=-1), xp.sum(w, axis=-1), correct

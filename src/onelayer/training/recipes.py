@@ -31,10 +31,20 @@ RECIPES = {
         {},
     ),
     "fastest": Recipe(
-        "The default network at a higher learning rate and decay: a present guess, not yet the outcome of a search.",
-        "ours",
+        "Every weight matrix, the embedding's and the unembedding's too, moved by Muon with little momentum, at a rate "
+        "that falls to almost nothing within 60 steps: 99 % of the unseen pairs after some 40 steps, as soon as it has "
+        "memorised. Fast generalisation rather than grokking: there is no delay to study.",
+        "ours, found by scripts/search_fastest.py, docs/experiments/fastest-grokking.md; Muon: Jordan et al. 2024. All "
+        "matrices: Pasand & Dohmatob, Egalitarian gradient descent, ICLR 2026",
         "",
-        {"optimizer": {"lr": 0.015, "weight_decay": 3.0}},
+        {
+            "model": {"init_scale": 1.5},
+            "optimizer": {"name": "muon", "matrices": "all", "lr": 0.5, "momentum": 0.3, "weight_decay": 0.2,
+                          "adam_ratio": 0.0375, "adam_beta1": 0.8, "adam_beta2": 0.9},
+            "schedule": {"name": "cosine", "warmup": 5, "total": 60, "floor": 0.05},
+            "steps": 200,
+            "evaluation": {"every": 5},
+        },
     ),
     "nanda-2023": Recipe(
         "Addition mod 113 from 30 % of the pairs, in a one-layer network without layer norm: memorised after some 300 "
