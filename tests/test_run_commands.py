@@ -84,10 +84,10 @@ def test_grok_in_words(capsys):
 
 
 def test_a_file_is_laid_over_a_recipe_and_options_over_the_file(capsys):
-    Path("mine.toml").write_text('recipe = "fastest"\nsteps = 9\n[optimizer]\nlr = 0.5\n[task]\np = 7\n')
+    Path("mine.toml").write_text('recipe = "fastest"\nsteps = 9\n[optimizer]\nlr = 0.7\n[task]\np = 7\n')
     assert cli.run(["train", "--config", "mine.toml", "--steps=8", "--task.train-fraction=0.5", "--print-config"]) == 0
     out = capsys.readouterr().out
-    for line in ('recipe = "fastest"', "steps = 8", "lr = 0.5", "weight_decay = 3.0", "p = 7", "train_fraction = 0.5"):
+    for line in ('recipe = "fastest"', "steps = 8", "lr = 0.7", "weight_decay = 0.2", "p = 7", "train_fraction = 0.5"):
         assert line in out.splitlines()
 
 
