@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float, Int
 
 from onelayer.arrays import Array
 from onelayer.errors import unknown
+from onelayer.tasks.units import Units
 
-__all__ = ["TASKS", "Batch", "Task", "get", "make"]
+__all__ = ["TASKS", "Batch", "Pair", "Task", "Text", "Units", "get", "make"]
 
 
 class Batch(NamedTuple):
@@ -31,9 +32,29 @@ class Batch(NamedTuple):
     source_ids: Int[Array, "B S"] | None = None
 
 
+class Pair(NamedTuple):
+    """An example in words: what is read ("" for a language model), and every answer that counts as right."""
+
+    source: str
+    references: tuple[str, ...]  # the first is what is trained on
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """What a task of strings has beside its arrays: how strings become tokens and come back, and the strings.
+
+    pairs[split][i] is example i of the split's Batch, unpadded and untokenised: metrics are of these strings.
+    """
+
+    source: Units | None  # None: a language model, which reads nothing beforehand
+    target: Units
+    pairs: dict[str, list[Pair]]  # "train", "valid", "test"
+    metrics: tuple[str, ...] = ("exact_match",)  # names that decoding/metrics.py knows
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A task drawn: its two splits, and what is known about them.
+    """A task drawn: its splits, and what is known about them.
 
     groups: named index sets into the test split, e.g. "mirror_free"; each is evaluated on its own.
     facts:  what analyses and reports want to know; "warnings" is a list of sentences that a caller should show.
@@ -47,6 +68,15 @@ class Task:
     test: Batch
     groups: dict[str, np.ndarray] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    valid: Batch | None = None  # by which a run chooses its best weights and stops; None: there is no such split
+    text: Text | None = None  # where the examples come from strings
+    source_vocabulary: tuple[str, ...] | None = None  # of the encoder's tokens; None: `vocabulary`
+    pad: int | None = None  # the token that fills up; it has no loss, no key, and gets no smoothing mass
+
+    @property
+    def source_n_ctx(self) -> int | None:
+        """The longest source; None where nothing is read beforehand."""
+        return None if self.train.source is None else self.train.source.shape[1]
 
 
 TASKS = {  # name: the module whose `make` draws it; imported when asked for

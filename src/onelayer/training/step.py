@@ -47,9 +47,12 @@ class Rules(NamedTuple):
 
 
 def make_objective(config: RunConfig, task: Task) -> Objective:
-    source = {key: task.facts[key] for key in ("source_vocab_size", "source_n_ctx") if key in task.facts}
-    model = config.model.build(vocab_size=len(task.vocabulary), n_ctx=task.n_ctx, **source)
     has_source = task.train.source is not None
+    read = {
+        "source_vocab_size": None if task.source_vocabulary is None else len(task.source_vocabulary),
+        "source_n_ctx": task.source_n_ctx,
+    }
+    model = config.model.build(vocab_size=len(task.vocabulary), n_ctx=task.n_ctx, **(read if has_source else {}))
     if has_source != (model.architecture == "encoder_decoder"):
         fitting = "encoder_decoder" if has_source else "decoder_only"
         raise BadInput(
@@ -57,8 +60,7 @@ def make_objective(config: RunConfig, task: Task) -> Objective:
             f"{fitting}; received {model.architecture}"
         )
     loss = config.loss
-    never = task.facts.get("pad")
-    return Objective(model, task.read, loss.variant, loss.label_smoothing, never, loss.temperature)
+    return Objective(model, task.read, loss.variant, loss.label_smoothing, task.pad, loss.temperature)
 
 
 def make_rules(config: RunConfig) -> Rules:
