@@ -192,7 +192,7 @@ def test_the_configuration_shown_repeats_the_run(small: Path) -> None:
     assert configure(shown["recipe"], shown) == run.config
 
 
-@pytest.mark.parametrize("task", [name for name in tasks.TASKS if name != "arithmetic"])
+@pytest.mark.parametrize("task", [name for name in tasks.NUMBERS if name != "arithmetic"])
 def test_any_task(tmp_path: Path, task: str) -> None:
     shown = sections(Run.at(fake_runs.make(tmp_path / "run", fake_runs.config(task={"name": task}))))
     assert not [name for name, section in shown.items() if "Not shown" in section.text]

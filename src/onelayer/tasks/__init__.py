@@ -19,7 +19,9 @@ from onelayer.arrays import Array
 from onelayer.errors import unknown
 from onelayer.tasks.units import Units
 
-__all__ = ["TASKS", "Batch", "Pair", "Task", "Text", "Units", "get", "make"]
+__all__ = [
+    "FROM_FILES", "NUMBERS", "TASKS", "WORDS", "Batch", "Pair", "Task", "Text", "Units", "get", "make",
+]  # fmt: skip
 
 
 class Batch(NamedTuple):
@@ -79,12 +81,19 @@ class Task:
         return None if self.train.source is None else self.train.source.shape[1]
 
 
-TASKS = {  # name: the module whose `make` draws it; imported when asked for
+NUMBERS = {  # name: the module whose `make` draws it; imported when asked for
     "arithmetic": "onelayer.tasks.arithmetic",
     "addition": "onelayer.tasks.addition",
     "parity": "onelayer.tasks.parity",
     "probes": "onelayer.tasks.probes",
 }
+WORDS = {  # of strings: a model reads one and says another
+    "copy": "onelayer.tasks.copy",
+    "reverse": "onelayer.tasks.reverse",
+    "pairs": "onelayer.tasks.pairs",
+}
+TASKS = NUMBERS | WORDS
+FROM_FILES = ("pairs",)  # which have no default: their settings name the files
 
 
 def get(name: str) -> Callable[..., Task]:
