@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Inexact, Integer
 
-from ..arrays import Array, array_namespace
+from ..arrays import Array, array_namespace, map_tree
 from ..errors import BadInput
 from ..layers import embedding, unembedding
 from ..models.config import ModelConfig
@@ -24,7 +24,7 @@ from ..models.decoder_only import Block, Params, look_mask, usual_ids
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
 
-__all__ = ["KVCache", "Kept", "advance", "attend_and_keep", "generate", "nothing_kept", "start"]
+__all__ = ["KVCache", "Kept", "advance", "attend_and_keep", "generate", "nothing_kept", "rows_of", "start", "take"]
 
 
 class Kept(NamedTuple):
@@ -79,6 +79,15 @@ def advance(
     x, _ = normalise.forward(p.ln_final, x[:, n - 1 :, :], cfg.norm_eps)
     head = p.unembed if p.unembed.W_U is not None else unembedding.tied(p.unembed, p.embed.W_E)
     return unembedding.forward(head, x)[0], KVCache(tuple(layers))
+
+
+def take(kept: KVCache, rows: Integer[Array, " R"]) -> KVCache:
+    """The cache of these sequences, in this order; one may be named several times, as a beam does, or not at all."""
+    return KVCache(tuple(rows_of(layer, rows) for layer in kept.layers))
+
+
+def rows_of(kept: Kept, rows: Integer[Array, " R"]) -> Kept:
+    return map_tree(lambda a: array_namespace(a).take(a, rows, axis=0), kept)
 
 
 def generate(p: Params, prompt: Integer[np.ndarray, "B T"], n: int, cfg: ModelConfig) -> Integer[np.ndarray, "B n"]:

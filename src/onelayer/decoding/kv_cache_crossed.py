@@ -1,9 +1,12 @@
 """Writing with a memory, encoder-decoder: the source is read once, and the target's earlier tokens are kept.
 
-Shapes    source [B S]     memory [B S D]     tokens [B n]: the new target tokens     k v [B T H K], of the T so far
+Shapes    source [B S]     memory [B S D]     tokens [R n]: the new target tokens     k v [R T H K], of the T so far
+          R = B w: each source is being answered w times, its answers next to each other (w = 1 but in a beam)
 
 Start     memory = encode(source); each cross-attention's keys and values are made of it, once and for all
-Step      as in kv_cache.py; between looking back and thinking each block looks across, at the keys kept from the start
+Step      as in kv_cache.py; between looking back and thinking each block looks across, at the keys kept from the start.
+          The w answers to a source ask its keys together, as w n queries of one sequence: across, no query hangs on
+          another, and keys and values need not be kept w times.
 
 Source    kv_cache.py; the wiring is that of models/encoder_decoder.py.
 """
@@ -22,9 +25,9 @@ from ..models.decoder_only import look_mask, usual_ids
 from ..models.encoder_decoder import DecoderBlock, Params
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
-from .kv_cache import Kept, attend_and_keep, nothing_kept
+from .kv_cache import Kept, attend_and_keep, nothing_kept, rows_of
 
-__all__ = ["CrossedCache", "advance", "generate", "start"]
+__all__ = ["CrossedCache", "advance", "generate", "start", "take"]
 
 
 class CrossedCache(NamedTuple):
@@ -46,11 +49,12 @@ def start(p: Params, source: Integer[Array, "B S"], cfg: ModelConfig, present: A
         )
     memory, _ = encoder_decoder.encode(p, source, cfg, present=present)
     layers = tuple(nothing_kept(memory, cfg) for _ in p.decoder.blocks)
+    looks = cfg.position_method.across().has("score")
     sources = tuple(
         Kept(
             attention.project(memory, block.cross_attn.W_K, block.cross_attn.b_K),
             attention.project(memory, block.cross_attn.W_V, block.cross_attn.b_V),
-            memory,
+            memory if looks else None,
         )
         for block in p.decoder.blocks
     )
@@ -58,17 +62,21 @@ def start(p: Params, source: Integer[Array, "B S"], cfg: ModelConfig, present: A
 
 
 def advance(
-    p: Params, tokens: Integer[Array, "B n"], kept: CrossedCache, cfg: ModelConfig
-) -> tuple[Inexact[Array, "B 1 V"], CrossedCache]:
-    """Read n more target tokens: the logits of the last one, and the cache that holds them too."""
+    p: Params, tokens: Integer[Array, "R n"], kept: CrossedCache, cfg: ModelConfig
+) -> tuple[Inexact[Array, "R 1 V"], CrossedCache]:
+    """Read n more target tokens: the logits of the last one, and the cache that holds them too.
+
+    R is B at first; after `take` it may be a multiple of it.
+    """
     position, n = cfg.position_method, tokens.shape[1]
-    T, S = kept.length + n, kept.sources[0].k.shape[1]
-    ids = usual_ids(T, cfg)
+    B, S = kept.sources[0].k.shape[:2]
+    T, ids = kept.length + n, usual_ids(kept.length + n, cfg)
     y, _ = embedding.forward(p.decoder.embed, tokens, cfg.scale)
     y = position.encode_x(p.decoder.pos_embed, y, ids[T - n :])[0] if position.has("embedding") else y
     here = Places(ids[T - n :], ids, look_mask(T, n, True, None, like=y), True)
     seen = look_mask(S, 1, False, kept.source_present, like=y)
-    across = Places(ids[T - n :], usual_ids(S, cfg), seen, causal=False)
+    answers = tokens.shape[0] // B
+    across = Places(np.tile(ids[T - n :], answers), usual_ids(S, cfg), seen, causal=False)
     layers = []
     for block, old, source in zip(p.decoder.blocks, kept.layers, kept.sources, strict=True):
         y, new = _block(block, y, old, source, here, across, position, cfg)
@@ -76,6 +84,22 @@ def advance(
     y, _ = normalise.forward(p.decoder.ln_final, y[:, n - 1 :, :], cfg.norm_eps)
     head = p.unembed if p.unembed.W_U is not None else unembedding.tied(p.unembed, p.decoder.embed.W_E)
     return unembedding.forward(head, y)[0], kept._replace(layers=tuple(layers))
+
+
+def take(kept: CrossedCache, rows: Integer[Array, " R"], sources: Integer[Array, " B"] | None = None) -> CrossedCache:
+    """The cache of these answers, in this order, and of these sources (None: all as they are).
+
+    The answers to each source stand together, equally many to each.
+    """
+    layers = tuple(rows_of(layer, rows) for layer in kept.layers)
+    if sources is None:
+        return kept._replace(layers=layers)
+    present = kept.source_present
+    return CrossedCache(
+        layers,
+        tuple(rows_of(source, sources) for source in kept.sources),
+        None if present is None else array_namespace(present).take(present, sources, axis=0),
+    )
 
 
 def generate(
@@ -98,14 +122,14 @@ def generate(
 
 def _block(
     p: DecoderBlock,
-    y: Inexact[Array, "B n D"],
+    y: Inexact[Array, "R n D"],
     old: Kept,
     source: Kept,
     here: Places,
     across: Places,
     position: Method,
     cfg: ModelConfig,
-) -> tuple[Inexact[Array, "B n D"], Kept]:
+) -> tuple[Inexact[Array, "R n D"], Kept]:
     eps, beyond = cfg.norm_eps, position.across()
     if cfg.norm == "post":
         out, new = attend_and_keep(p.attn, y, old, here, position)
@@ -123,8 +147,10 @@ def _block(
 
 
 def _look_across(
-    p: attention.Params, x: Inexact[Array, "B n D"], source: Kept, across: Places, position: Method
-) -> Inexact[Array, "B n D"]:
-    q = attention.project(x, p.W_Q, p.b_Q)
-    z, _ = attention.attend(p, q, source.k, source.v, x, source.x_k, across, position)
-    return attention.join(z, p.W_O, p.b_O)
+    p: attention.Params, x: Inexact[Array, "R n D"], source: Kept, across: Places, position: Method
+) -> Inexact[Array, "R n D"]:
+    B, (R, n, D), reshape = source.k.shape[0], x.shape, array_namespace(x).reshape
+    together = reshape(x, (B, R // B * n, D))
+    q = attention.project(together, p.W_Q, p.b_Q)
+    z, _ = attention.attend(p, q, source.k, source.v, together, source.x_k, across, position)
+    return reshape(attention.join(z, p.W_O, p.b_O), (R, n, D))
