@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from talking import V, model
 
 from onelayer import positions
-from onelayer.arrays import generator, map_tree
+from onelayer.arrays import generator
 from onelayer.decoding import decode as decoding
 from onelayer.decoding import kv_cache, kv_cache_crossed, sampling
 from onelayer.decoding.beam import penalty, search
@@ -22,25 +23,9 @@ from onelayer.models import decoder_only, encoder_decoder
 from onelayer.models.config import ModelConfig
 from onelayer.tasks.units import BOS, EOS, PAD
 
-V = 11
-SHAPE: dict[str, Any] = {"vocab_size": V, "n_ctx": 9, "d_model": 12, "n_heads": 3, "d_mlp": 10, "n_layers": 2}
 RNG = generator(5, "test_decoding")
 SOURCES = [[*RNG.integers(4, V, n).tolist(), EOS] for n in (3, 7, 1, 5, 5, 2, 7, 4, 6)]
 PROMPTS = [RNG.integers(4, V, n).tolist() for n in (3, 6, 3, 1, 4, 6)]
-
-
-def model(seed: int = 5, spread: float = 0.8, towards_end: float = 1.0, **changes: Any) -> tuple[Any, ModelConfig]:
-    """Random weights, with biases, so spread that answers differ and end at different lengths."""
-    given: dict[str, Any] = {
-        "architecture": "encoder_decoder", "position": "sinusoidal", "norm": "pre", "unembed_bias": True
-    }  # fmt: skip
-    cfg = ModelConfig(**(SHAPE | given | changes))
-    init = decoder_only.init if cfg.architecture == "decoder_only" else encoder_decoder.init
-    rng = generator(seed, "test_decoding.model")
-    p = map_tree(lambda a: a + spread * rng.standard_normal(a.shape), init(cfg, seed))
-    if p.unembed.b_U is not None:
-        p.unembed.b_U[EOS] += towards_end
-    return p, cfg
 
 
 def log_p(p: Any, cfg: ModelConfig, source: list[int], said: list[int]) -> np.ndarray:
