@@ -280,6 +280,18 @@ def test_restricted_and_excluded_losses_against_loops():
     assert abs(found["the rest"] - math.sqrt(np.mean((centre - part) ** 2)) / cost) < TOLERANCE
 
 
+@pytest.mark.parametrize("scale", [30.0, 900.0])
+def test_an_excluded_loss_whose_terms_underflow_is_still_right(scale):
+    """Where the waves carry what the rest must win back: exp of the one is inf, of the other 0."""
+    s = replace(subject(), keys=(1, 4))
+    wave = np.cos(2 * np.pi * (np.arange(P)[:, None] + np.arange(P))[:, :, None] / P + np.arange(P))
+    s = replace(s, said=s.logits + scale * wave + np.eye(P)[0] * scale)
+    kept = slow_part(s.logits, 1) + slow_part(s.logits, 4)
+    z = s.logits - kept
+    exact = np.logaddexp.reduce(z, axis=-1) - np.take_along_axis(z, s.right[..., None], axis=-1)[..., 0]
+    assert losses.excluded_loss(s) == pytest.approx(exact[s.train].mean(), rel=1e-12)
+
+
 def test_cosines_against_loops():
     s = replace(subject(), keys=(2, 5))
     L = s.logits - s.logits.mean(axis=2, keepdims=True)

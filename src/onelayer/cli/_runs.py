@@ -9,11 +9,13 @@ from typing import Annotated, Any, TypeAlias
 from cyclopts import Parameter
 
 from ..errors import BadInput, WorkFailed, unknown
+from ..tasks import Task
 from ..training import Result, Run, RunConfig
 from ..training import config as configs
+from ..training.measuring import Measure
 from ._common import answer
 
-__all__ = ["Fields", "NoReport", "changes", "conclude", "given", "read_config"]
+__all__ = ["Fields", "NoReport", "changes", "conclude", "given", "probe", "read_config"]
 
 Fields: TypeAlias = Annotated[
     str,
@@ -60,6 +62,13 @@ def given(**options: Any) -> dict[str, Any]:
 
 def read_config(path: Path | None) -> dict[str, Any]:
     return {} if path is None else configs.load(path)
+
+
+def probe(config: RunConfig, task: Task) -> Measure | None:
+    """What measures a run that asks for it; imported when asked for."""
+    from ..grokking.probe import prepare
+
+    return prepare(config, task)
 
 
 def facts(result: Result, config: RunConfig, report: Path | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from ..training import configure, train
 from ._common import Json
 from ._ensemble import grok_many
-from ._runs import Fields, NoReport, changes, conclude, given, read_config
+from ._runs import Fields, NoReport, changes, conclude, given, probe, read_config
 
 
 def grok(
@@ -35,6 +35,8 @@ def grok(
 ) -> None:
     """Train a one-layer Transformer on an operation until it generalises, and write a report.
 
+    Measures of grokking are taken meanwhile (docs/grokking.md); --evaluation.measures none does without.
+
     $ onelayer grok --operation "x * y" --seed 1 --model.d-model 64
     """
     from ..report.terminal import Display
@@ -49,8 +51,10 @@ def grok(
         engine=engine,
         recipe=recipe,
     )
+    measured = {"evaluation": {"measures": "progress"}} if seeds is None else {}
     chosen = configure(
         recipe or file.get("recipe", "default"),
+        measured,
         file,
         options,
         changes(fields, "operation", "p", "train-fraction", "config", "out", "json"),
@@ -58,5 +62,5 @@ def grok(
     if seeds is not None:
         return grok_many(chosen, seeds, out, no_report, as_json)
     with Display() as display:
-        result = train(chosen, out, display)
+        result = train(chosen, out, display, probe=probe)
     conclude(result, not no_report, as_json)

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from ..training import configure
 from ..training import train as run_to_its_end
 from ._common import Json
-from ._runs import NoReport, changes, conclude, given, read_config
+from ._runs import NoReport, changes, conclude, given, probe, read_config
 
 
 def train(
@@ -52,5 +52,5 @@ def train(
     from ..report.terminal import Display
 
     with Display() as display:
-        result = run_to_its_end(chosen, out, display)
+        result = run_to_its_end(chosen, out, display, probe=probe)
     conclude(result, not no_report, as_json)

@@ -15,12 +15,15 @@ Cosines     g_k(a, b, c) = Σ over the rows j of k of F_j(a∘b) F_j(c), for Z_n
 Source    Nanda et al. 2023, arXiv:2301.05217, sections 4.2 and 5.1.
 """
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from . import characters
 from .subject import Subject, centred
+
+FAINT = 1e-200  # a sum of products of numbers up to 1 below which the smallest of them may have lost digits
 
 
 def cross_entropy(logits: np.ndarray, right: np.ndarray, among: np.ndarray) -> float:
@@ -40,42 +43,82 @@ def full_loss(s: Subject) -> dict[str, float]:
     return by_split(s, s.logits)
 
 
-def kept(s: Subject, frequencies: Iterable[int], product: np.ndarray | None = None) -> np.ndarray:
-    """Σ_k P_k L + mean over pairs of L."""
-    ch = s.characters
-    return characters.along(s.logits, ch.product if product is None else product, ch, frequencies) + s.logits.mean(
-        (0, 1)
-    )
-
-
 def removed(s: Subject, frequencies: Iterable[int], product: np.ndarray | None = None) -> np.ndarray:
     """L − Σ_k P_k L."""
     ch = s.characters
     return s.logits - characters.along(s.logits, ch.product if product is None else product, ch, frequencies)
 
 
+def restricted(s: Subject, frequencies: Iterable[int]) -> np.ndarray:
+    """[n C]: the logits with these frequencies alone, which are the same for all pairs with one result."""
+    rows = s.characters.rows(frequencies)
+    return rows.T @ (rows @ s.spoken) + s.spoken.mean(axis=0)
+
+
+def restricted_to(s: Subject, frequencies: Iterable[int], among: np.ndarray) -> float:
+    """Over the pairs in `among` that have an answer; softmax and logarithm for each result, not for each pair."""
+    z = restricted(s, frequencies)
+    z = z - z.max(axis=-1, keepdims=True)
+    surprise = np.log(np.exp(z).sum(axis=-1, keepdims=True)) - z
+    chosen = among & (s.right >= 0)
+    return float(np.mean(surprise[s.characters.product[chosen], s.right[chosen]]))
+
+
+def excluding(s: Subject, sets: Sequence[Iterable[int]], among: np.ndarray) -> list[float]:
+    """Without each of these sets of frequencies in turn, over the pairs in `among` that have an answer.
+
+    One exponential for each logit serves all sets: with Q = Σ_k P_k L, a function of the result r = a∘b,
+    Σ_c exp(L_c − Q_rc) = exp(max L − min Q_r) Σ_c exp(L_c − max L) exp(min Q_r − Q_rc), a product of matrices for
+    each r. Where the sum is so small that it may have lost digits, it is taken again, term by term.
+    """
+    chosen = np.nonzero(among & (s.right >= 0))
+    order = np.argsort(s.characters.product[chosen], kind="stable")
+    x, y = (side[order] for side in chosen)
+    results, right, L = s.characters.product[x, y], s.right[x, y], s.logits[x, y]
+    rows = [s.characters.rows(frequencies) for frequencies in sets]
+    Q = np.stack([wave.T @ (wave @ s.spoken) for wave in rows])  # [set n C]
+    top, low = L.max(axis=-1), Q.min(axis=-1)  # [pair], [set n]
+    grown, factor = np.exp(L - top[:, None]), np.exp(low[..., None] - Q)
+    sums = np.empty((len(L), len(rows)))
+    edges = np.searchsorted(results, np.arange(len(s.spoken) + 1))
+    for r, (begin, end) in enumerate(itertools.pairwise(edges)):
+        sums[begin:end] = grown[begin:end] @ factor[:, r].T
+    faint, small = sums < FAINT, np.where(sums < FAINT, 1.0, sums)
+    lse = np.log(small) + top[:, None] - low[:, results].T
+    for i, j in np.argwhere(faint):
+        z = L[i] - Q[j, results[i]]
+        lse[i, j] = z.max() + np.log(np.exp(z - z.max()).sum())
+    said = L[np.arange(len(L)), right][:, None] - Q[:, results, right].T
+    return [float(loss) for loss in np.mean(lse - said, axis=0)]
+
+
 def restricted_loss(s: Subject) -> float:
-    return cross_entropy(kept(s, s.key_frequencies), s.right, s.right >= 0)
+    return restricted_to(s, s.key_frequencies, s.right >= 0)
 
 
 def restricted_loss_by_split(s: Subject) -> dict[str, float]:
-    return by_split(s, kept(s, s.key_frequencies))
+    splits = {"all": s.right >= 0, "train": s.train, "test": s.test}
+    return {name: restricted_to(s, s.key_frequencies, among) for name, among in splits.items()}
 
 
 def excluded_loss(s: Subject) -> float:
-    return cross_entropy(removed(s, s.key_frequencies), s.right, s.train)
+    return excluding(s, [s.key_frequencies], s.train)[0]
 
 
 def excluded_loss_by_split(s: Subject) -> dict[str, float]:
-    return by_split(s, removed(s, s.key_frequencies))
+    splits = {"all": s.right >= 0, "train": s.train, "test": s.test}
+    return {name: excluding(s, [s.key_frequencies], among)[0] for name, among in splits.items()}
 
 
 def restricted_by_frequency(s: Subject) -> dict[int, float]:
-    return {k: cross_entropy(kept(s, [k]), s.right, s.right >= 0) for k in s.key_frequencies}
+    return {k: restricted_to(s, [k], s.right >= 0) for k in s.key_frequencies}
 
 
 def excluded_by_frequency(s: Subject) -> dict[int, float]:
-    return {k: cross_entropy(removed(s, [k]), s.right, s.train) for k in s.key_frequencies}
+    if not s.key_frequencies:
+        return {}
+    found = excluding(s, [[k] for k in s.key_frequencies], s.train)
+    return dict(zip(s.key_frequencies, found, strict=True))
 
 
 def excluded_quotient_loss(s: Subject) -> float:
@@ -84,7 +127,7 @@ def excluded_quotient_loss(s: Subject) -> float:
 
 def cosine_coefficients(s: Subject) -> dict[int, float]:
     ch = s.characters
-    spoken = characters.profile(centred(s.logits)[..., ch.c], ch.product)  # [s c]: ⟨F_j(a∘b) …⟩ is n times its product
+    spoken = centred(s.spoken)[:, ch.c]  # [s c]: ⟨F_j(a∘b) …⟩ is n times its product
     n, found = len(spoken), {}
     for k in ch.frequencies:
         rows = ch.rows([k])
@@ -93,8 +136,8 @@ def cosine_coefficients(s: Subject) -> dict[int, float]:
 
 
 def cosine_variance_explained(s: Subject) -> float:
-    alpha, spoken = cosine_coefficients(s), centred(s.logits)
-    return float(sum(alpha[k] ** 2 for k in s.key_frequencies) / np.sum(spoken**2))
+    alpha = cosine_coefficients(s)
+    return float(sum(alpha[k] ** 2 for k in s.key_frequencies) / s.energy) if s.energy > 0 else 0.0
 
 
 def cosine_residual_loss(s: Subject) -> float:

@@ -74,6 +74,10 @@ MEASURES: dict[str, Measure] = {
         "shares of Σ L² (less each pair's mean) by family of the 2-D transform over (a, b): constant, left only, right "
         "only, sum, difference, mixed",
         f"{NANDA}: 20 significant components, all of a key frequency with itself"),
+    "logit_spectrum": Measure(
+        spectra.logit_spectrum,
+        "per frequency, the share of the logits' energy (less each pair's and each answer's mean) that is a wave of it "
+        "over the result; key is what has .01", f"{NANDA}: five frequencies"),
     "sum_share": Measure(
         spectra.sum_share, "of the last residual stream's energy, less the constant, what is a function of a∘b",
         "Fu 2026, p = 97, (k, k) family: AdamW .88 to .92, Muon .19 to .46", high=True),

@@ -56,6 +56,10 @@ def logit_families(s: Subject) -> dict[str, float]:
     return characters.families(centred(s.logits), s.characters)
 
 
+def logit_spectrum(s: Subject) -> dict[int, float]:
+    return {k: float(s.logit_shares[k]) for k in s.characters.frequencies}
+
+
 def sum_share(s: Subject) -> float:
     """Of the varying part of the last residual stream; what every activation and architecture has in common."""
     parts = characters.families(s.seen["hook_resid_post"], s.characters)

@@ -37,12 +37,21 @@ class Subject:
     seed: int = 0
     dtype: str = "float32"  # in which it was trained
     keys: tuple[int, ...] | None = None  # key frequencies that were found elsewhere; None: its own
+    said: np.ndarray | None = None  # its logits over all pairs, where they are known already
 
     @property
     def twin(self) -> "Subject":
         """The untrained twin: the same network as it began, looked at with the key frequencies of the trained one."""
         keys = None if why_no_characters(self) else self.key_frequencies
-        return replace(self, params=self.start, keys=keys)
+        return self.moved(self.start, keys)
+
+    def moved(self, params: Any, keys: tuple[int, ...] | None, said: np.ndarray | None = None) -> "Subject":
+        """The same run with other weights; what hangs on the task alone is not found anew."""
+        other = replace(self, params=params, keys=keys, said=said)
+        for name in ("characters", "numbers", "right", "train", "test"):
+            if name in self.__dict__:
+                other.__dict__[name] = self.__dict__[name]
+        return other
 
     @cached_property
     def characters(self) -> Characters:
@@ -85,6 +94,8 @@ class Subject:
 
     @cached_property
     def logits(self) -> np.ndarray:
+        if self.said is not None:
+            return self.said
         n = len(self.numbers[0])
         batch = Batch(self._tokens, np.zeros((n * n, 1), dtype=np.int64))
         logits = objectives.forward(self.params, batch, self.objective)[0]
@@ -117,9 +128,28 @@ class Subject:
 
     @cached_property
     def key_frequencies(self) -> tuple[int, ...]:
-        if self.keys is not None:
-            return self.keys
-        return key_frequencies(self.logits, self.characters)
+        return key_among(self.logit_shares) if self.keys is None else self.keys
+
+    @cached_property
+    def spoken(self) -> np.ndarray:
+        """[n C]: the mean of the logits over the pairs with each result."""
+        return characters.profile(self.logits, self.characters.product)
+
+    @cached_property
+    def energy(self) -> float:
+        """Σ L², less each pair's mean over the answers."""
+        mean = self.logits @ np.full(self.logits.shape[-1], 1 / self.logits.shape[-1])
+        return max(float(np.vdot(self.logits, self.logits) - self.logits.shape[-1] * np.vdot(mean, mean)), 0.0)
+
+    @cached_property
+    def logit_shares(self) -> np.ndarray:
+        """[frequency], 0 for the constant: ‖P_k L‖² over the energy of L, as KEY_RULE reads them."""
+        heard = centred(self.spoken)
+        constant = heard.mean(axis=0)
+        n = len(heard)
+        total = self.energy - n * n * float(constant @ constant)
+        shares = n * characters.energy_by_frequency(heard - constant, self.characters)
+        return shares / total if total > 0 else np.zeros_like(shares)
 
     @cached_property
     def neuron_shares(self) -> np.ndarray:
@@ -146,13 +176,17 @@ KEY_RULE = (
 )
 
 
+def key_among(shares: np.ndarray) -> tuple[int, ...]:
+    """By KEY_RULE, from `logit_shares`."""
+    return tuple(k for k, share in enumerate(shares) if k and share >= KEY_SHARE)
+
+
 def key_frequencies(logits: np.ndarray, ch: Characters) -> tuple[int, ...]:
-    """The frequencies in which the logits speak, by KEY_RULE."""
+    """The frequencies in which a table of logits [n n C] speaks, by KEY_RULE."""
     varying = centred(logits)
     varying = varying - np.mean(varying, axis=(0, 1))
-    energy = characters.sum_energy(varying, ch.product, ch)
-    total = np.sum(varying**2)
-    return tuple(k for k in ch.frequencies if energy[k] >= KEY_SHARE * total > 0)
+    total = float(np.sum(varying**2))
+    return key_among(characters.sum_energy(varying, ch.product, ch) / total) if total > 0 else ()
 
 
 def neuron_shares(neurons: np.ndarray, ch: Characters) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from ..arrays import flatten, map_tree
 from ..training import objective as objectives
 from .characters import entropy
-from .subject import Subject, as_vector, centred
+from .subject import Subject, as_vector
 
 
 def weight_norms(s: Subject) -> dict[str, float]:
@@ -36,16 +36,16 @@ def weight_norm(s: Subject) -> float:
 
 
 def logit_scale(s: Subject) -> float:
-    return float(np.sqrt(np.mean(centred(s.logits) ** 2)))
+    return float(np.sqrt(s.energy / s.logits.size))
 
 
 def margin(s: Subject) -> float:
     answered = s.right >= 0
-    z, y = s.logits[answered], s.right[answered]
+    z, y = s.logits[answered], s.right[answered]  # a copy
     rows = np.arange(len(y))
-    others = z.copy()
-    others[rows, y] = -np.inf
-    return float(np.mean(z[rows, y] - others.max(axis=1)))
+    said = z[rows, y]
+    z[rows, y] = -np.inf
+    return float(np.mean(said - z.max(axis=1)))
 
 
 def _matrices(s: Subject) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from onelayer.errors import BadInput
 from onelayer.models import decoder_only
 from onelayer.models.config import ModelConfig
 from onelayer.tasks import Task
-from onelayer.training import figures, run_directory
+from onelayer.training import figures, measuring, run_directory
 from onelayer.training.config import RunConfig
 from onelayer.training.step import make_objective
 
@@ -75,7 +75,7 @@ class Run:
     @cached_property
     def metrics(self) -> dict[str, np.ndarray]:
         """name -> one value for each evaluation, NaN where it was not measured; "step" is among the names."""
-        names = dict.fromkeys(name for record in self.records for name in record)
+        names = dict.fromkeys(name for record in self.records for name in record if name != measuring.KEY)
         return {name: np.array([record.get(name, np.nan) for record in self.records], dtype=float) for name in names}
 
     @property

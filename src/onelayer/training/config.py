@@ -174,11 +174,22 @@ class LossConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """When both splits are measured: at the start, every so many steps, and at the end; densely early on."""
+    """When both splits are measured: at the start, every so many steps, and at the end; densely early on.
+
+    At some of these evaluations the network itself is measured too: training/measuring.py.
+    """
 
     every: int = Field(default=10, ge=1)
     dense_until: int = Field(default=0, ge=0, description="up to this step, measure every `dense_every` steps")
     dense_every: int = Field(default=1, ge=1)
+    measures: Literal["none", "progress"] | tuple[str, ...] = Field(
+        default="none",
+        description="what is measured of the network; progress: the cheap, telling ones of docs/grokking.md that apply",
+    )
+    measures_every: int = Field(default=10, ge=1, description="so many steps, at least, lie between two measurements")
+    measures_growth: float = Field(
+        default=1.1, ge=1, description="where nothing moves, the next is due at this factor of the last one's step"
+    )
 
 
 class StopConfig(Section):

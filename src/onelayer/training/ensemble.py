@@ -111,6 +111,11 @@ def check(configs: Sequence[RunConfig]) -> None:
     first = configs[0]
     if first.batch_size is not None:
         raise BadInput(f"an ensemble trains on full batches; received batch_size={first.batch_size}, leave it out")
+    if first.evaluation.measures != "none":
+        raise BadInput(
+            f"an ensemble takes no measures of its members; received evaluation.measures = "
+            f"{first.evaluation.measures!r}, set it to none, or train one run at a time"
+        )
     numbering = first.as_dict()["model"]["position_ids"]
     if numbering != "sequential":
         raise BadInput(

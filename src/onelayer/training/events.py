@@ -65,6 +65,7 @@ class Result(NamedTuple):
     facts: dict[str, Any]  # the task's, without its tables
     signal: int | None = None  # that interrupted it
     busy: float = 0.0  # seconds of this session within the engine's steps; the rest is evaluation, metrics, checkpoints
+    measuring: float = 0.0  # seconds of this session within the probe's measures
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in result.json; the run's place is not part of it."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..arrays import flatten, unflatten
 from ..errors import BadInput
-from . import checkpoint, engines, metrics, run_directory
+from . import checkpoint, engines, measuring, metrics, run_directory
 from .checkpoint import Checkpoint
 from .config import RunConfig
 from .engines import Diverged, Engine, TrainState, numpy_engine
@@ -39,12 +39,19 @@ def ignore(event: Event) -> None:
 
 
 def train(
-    config: RunConfig, out: Path | str | None = None, callback: Callback = ignore, watch: Watch | None = None
+    config: RunConfig,
+    out: Path | str | None = None,
+    callback: Callback = ignore,
+    watch: Watch | None = None,
+    probe: measuring.Probe | None = None,
 ) -> Result:
-    """A new run in the directory `out` (None: runs/<task>-<operation>-<seed>-<time>), to its end."""
+    """A new run in the directory `out` (None: runs/<task>-<operation>-<seed>-<time>), to its end.
+
+    probe: what measures the network where the config asks for measures (measuring.py).
+    """
     _check_watch(config, watch)
     path = run_directory.default_path(config) if out is None else Path(out)
-    session = _Session(path, config, callback, watch)  # bad input shows here, before anything is written
+    session = _Session(path, config, callback, watch, probe)  # bad input shows here, before anything is written
     with run_directory.create(path, config):
         return session.drive([])
 
@@ -54,6 +61,7 @@ def resume(
     changes: Mapping[str, Any] | None = None,
     callback: Callback = ignore,
     watch: Watch | None = None,
+    probe: measuring.Probe | None = None,
 ) -> Result:
     """Goes on with a run, bit for bit; `changes={"steps": 20_000}` moves its end. A finished run stays as it is."""
     path = Path(run)
@@ -61,7 +69,7 @@ def resume(
         return result
     with run_directory.reopen(path, changes) as (opened, notes):
         _check_watch(opened.config, watch)
-        return _Session(path, opened.config, callback, watch).drive(notes)
+        return _Session(path, opened.config, callback, watch, probe).drive(notes)
 
 
 def _check_watch(config: RunConfig, watch: Watch | None) -> None:
@@ -138,7 +146,14 @@ class Stop:
 class _Session:
     """One process's part of a run; it drives under the run's lock."""
 
-    def __init__(self, path: Path, config: RunConfig, callback: Callback, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: RunConfig,
+        callback: Callback,
+        watch: Watch | None = None,
+        probe: measuring.Probe | None = None,
+    ) -> None:
         self.path, self.config, self.callback = path, config, callback
         self.checkpoints = path / "checkpoints"
         self.task = config.task.make(config.seed)
@@ -146,6 +161,9 @@ class _Session:
         self.engine: Engine = engines.get(config.engine)(config, self.task)
         if isinstance(self.engine, numpy_engine.Engine):
             self.engine.watch = watch
+        self.measure = measuring.prepare(config, self.task, probe)
+        self.measured: Mapping[str, Any] | None = None  # the last record with measures
+        self.measuring = 0.0  # seconds
         self.log: metrics.MetricsLog
 
     def drive(self, notes: list[str]) -> Result:
@@ -166,6 +184,7 @@ class _Session:
         records = metrics.read(self.path / "metrics.jsonl").records
         record: dict[str, Any] = records[-1] if records else {}
         figures = fold(records, config.stop)
+        self.measured = measuring.last_measured(records)
         step, saved = (found.step, found.step) if found else (0, None)
         before = float(found.about.get("seconds", 0.0)) if found else 0.0
         begun, busy, last = time.monotonic(), 0.0, {}
@@ -175,7 +194,8 @@ class _Session:
             return before + time.monotonic() - begun
 
         def ended(status: str, reason: str) -> Result:
-            return Result(self.path, status, reason, step, seconds(), figures, record, self.facts, stop.signal, busy)
+            times = busy, self.measuring
+            return Result(self.path, status, reason, step, seconds(), figures, record, self.facts, stop.signal, *times)
 
         try:
             while True:
@@ -207,14 +227,21 @@ class _Session:
             raise StorageError(f"{error}. {self._good()}") from error
 
     def _measure(self, state: TrainState, step: int, last: dict[str, float]) -> dict[str, Any]:
-        """One line of metrics.jsonl: the last step's loss and gradient norm, both splits, the weights' norm."""
+        """One line of metrics.jsonl: the last step's loss and gradient norm, both splits, the weights' norm, and what a
+        probe measures where that is due."""
         values = last | {name: float(value) for name, value in self.engine.evaluate(state).items()}
         weights = flatten(self.engine.to_host(state).params).values()
         values["weight_norm"] = math.sqrt(sum(float(np.sum(np.square(x, dtype=np.float64))) for x in weights))
         for name, value in values.items():
             if not math.isfinite(value):
                 raise Diverged(step, name, "evaluation")
-        return {"step": step, **values}
+        record: dict[str, Any] = {"step": step, **values}
+        if self.measure is not None and measuring.due(self.config.evaluation, record, self.measured):
+            started = time.monotonic()
+            record[measuring.KEY] = self.measure(self.engine.to_host(state).params, self.engine.answers(state))
+            self.measured = record
+            self.measuring += time.monotonic() - started
+        return record
 
     def _reason(self, step: int, figures: Figures, seconds: float) -> str | None:
         """Why the run ends here, if it does."""

@@ -19,11 +19,11 @@ from .files import parse_json, storage, write_all
 
 __all__ = ["MetricsLog", "Reading", "decode", "encode", "read"]
 
-LONGEST_LINE = 1 << 20  # bytes; a line has a few hundred
+LONGEST_LINE = 1 << 20  # bytes; a line has a few hundred, with measures a few thousand
 _CHECKED = re.compile(rb'(\{.+),"crc32":"([0-9a-f]{8})"\}\n')
 
 
-def encode(record: Mapping[str, float | int]) -> bytes:
+def encode(record: Mapping[str, Any]) -> bytes:
     """One line, with its check."""
     body = json.dumps(dict(record), separators=(",", ":"), allow_nan=False).encode()[:-1]
     return body + b',"crc32":"%08x"}\n' % zlib.crc32(body)
@@ -91,7 +91,7 @@ class MetricsLog:
             raise storage("write", path, error) from error
         self.size = size
 
-    def append(self, record: Mapping[str, float | int]) -> None:
+    def append(self, record: Mapping[str, Any]) -> None:
         line = encode(record)
         try:
             write_all(self._handle, line)

@@ -196,7 +196,9 @@ def may_change(field: str) -> bool:
 
 
 def refuse_changes(old: Any, new: Any, why: str) -> None:
-    """BadInput where two configs differ in more than when the run ends."""
+    """BadInput where two configs differ in more than when the run ends. A field that there was not yet when the old one
+    was written counts as its default."""
+    old = resolve(old).as_dict() if isinstance(old, Mapping) else old
     changed = [item for item in differences(old, new) if not may_change(item[0])]
     if changed:
         listed = "; ".join(f"{field} was {before!r}, received {after!r}" for field, before, after in changed[:5])

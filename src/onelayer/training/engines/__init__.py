@@ -46,6 +46,10 @@ class Engine(Protocol):
         """train_loss, train_accuracy, test_loss, test_accuracy, and NAME_accuracy for each group of the task."""
         ...
 
+    def answers(self, state: TrainState) -> dict[str, np.ndarray]:
+        """ "train" and "test": the logits [N R V] of all their examples, on the host."""
+        ...
+
     def to_host(self, state: TrainState) -> TrainState:
         """The state as NumPy arrays, for a checkpoint."""
         ...

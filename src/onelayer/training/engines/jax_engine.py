@@ -17,7 +17,7 @@ from ...tasks import Batch, Task
 from .. import step as steps
 from ..batches import Batches
 from ..config import RunConfig
-from ..objective import scores
+from ..objective import forward, scores
 from ..step import TrainState
 from . import Diverged
 from .summary import summarise
@@ -50,6 +50,7 @@ class Engine:
         self.train, self.test = (_on_device(split, config.dtype) for split in splits)
         self._steps = jax.jit(self._scan)
         self._scores = jax.jit(using(attention_blocked.STAND_INS)(partial(scores, objective=self.objective)))
+        self._answers = jax.jit(using(attention_blocked.STAND_INS)(self._logits))
         self._locate = jax.jit(self._first_bad)
 
     def start(self) -> TrainState:
@@ -71,6 +72,14 @@ class Engine:
                 parts = self._scores(state.params, batch)
             figures |= summarise(self.task, split, *(np.asarray(part) for part in parts))
         return figures
+
+    def answers(self, state: TrainState) -> dict[str, np.ndarray]:
+        splits = {"train": self.train, "test": self.test}
+        with in_precision(self.config):
+            return {name: np.asarray(self._answers(state.params, batch)) for name, batch in splits.items()}
+
+    def _logits(self, params: Any, batch: Batch) -> jax.Array:
+        return forward(params, batch, self.objective)[0]
 
     def to_host(self, state: TrainState) -> TrainState:
         return map_tree(np.asarray, state)

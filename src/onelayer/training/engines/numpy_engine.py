@@ -3,6 +3,7 @@
 Where numba is installed, fused kernels stand in for the layers' elementwise passes (kernels/); long attention is done
 in blocks (sublayers/attention_blocked.py).
 Where each step sees all training examples, an evaluation's forward pass over them is the next step's: it is kept.
+Where the run is measured, so are all logits of an evaluation, until they have been asked for.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ from .. import step as steps
 from ..batches import Batches
 from ..config import RunConfig
 from ..events import Stepped, Watch
-from ..objective import forward, judge, scores
+from ..objective import forward, judge
 from ..step import TrainState
 from . import Diverged
 from .memory import keep_freed_memory
@@ -37,6 +38,7 @@ class Engine:
         self.train = self.batches.split("train", train)
         self.test = self.batches.split("test", _in_precision(task.test, config.dtype))
         self._ahead: tuple[Any, Any] = (None, None)  # parameters, and their forward pass over the training examples
+        self._said: tuple[Any, dict[str, np.ndarray]] = (None, {})  # parameters, and what they answered when evaluated
         self.watch: Watch | None = None
         keep_freed_memory()
 
@@ -68,18 +70,30 @@ class Engine:
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:
         figures: dict[str, float] = {}
+        keep, said = self.config.evaluation.measures != "none", {}
         for split, batch in (("train", self.train), ("test", self.test)):
             same = batch is self.batches.train and self.batches.size is None  # what the next step will see
             if same and len(batch.tokens) <= CHUNK:
                 self._ahead = state.params, forward(state.params, batch, self.objective)
-                parts = [judge(self._ahead[1][0], batch)]
+                parts, logits = [judge(self._ahead[1][0], batch)], [self._ahead[1][0]]
             else:
-                parts = [
-                    scores(state.params, map_tree(lambda a, i=i: a[i : i + CHUNK], batch), self.objective)
-                    for i in range(0, len(batch.tokens), CHUNK)
-                ]
+                parts, logits = [], []
+                for i in range(0, len(batch.tokens), CHUNK):
+                    some = map_tree(lambda a, i=i: a[i : i + CHUNK], batch)
+                    answered = forward(state.params, some, self.objective)[0]
+                    parts.append(judge(answered, some))
+                    logits += [answered] if keep else []
             figures |= summarise(self.task, split, *(np.concatenate(part) for part in zip(*parts, strict=True)))
+            said |= {split: logits[0] if len(logits) == 1 else np.concatenate(logits)} if keep else {}
+        self._said = (state.params, said) if keep else (None, {})
         return figures
+
+    def answers(self, state: TrainState) -> dict[str, np.ndarray]:
+        """An evaluation of these very parameters has them already."""
+        if self._said[0] is not state.params:
+            self.evaluate(state)
+        (_, said), self._said = self._said, (None, {})
+        return said
 
     def _take_ahead(self, state: TrainState) -> Any:
         """The forward pass that an evaluation left for these very parameters; it is let go of."""
