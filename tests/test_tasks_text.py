@@ -14,12 +14,16 @@ from hypothesis import strategies as st
 
 from onelayer import tasks
 from onelayer.errors import BadInput
-from onelayer.tasks import Pair, files, text
+from onelayer.tasks import Pair, files, language, text
 from onelayer.tasks.units import BOS, EOS, KINDS, PAD, SPECIALS, UNK, Units
 from onelayer.training.config import TaskConfig
 
 unchecked = inspect.unwrap  # a function as its users have it, without the tests' own enforcement of its annotations
-make = unchecked(tasks.make)
+
+
+def make(name, **settings):
+    return unchecked(tasks.get(name))(**settings)
+
 
 LINES = ["the cat sat on the mat.", "don't sit, cat! the mat", "a <eos> in a text is <unk> text", "cat cat mat mat sat"]
 
@@ -339,7 +343,7 @@ def test_sequences(name, right):
     assert again.text.pairs == pairs and np.array_equal(again.train.source, task.train.source)
     assert make(name, vocabulary=9, longest=6, longer=8, seed=2, **sizes).text.pairs != pairs
     with pytest.raises(BadInput, match="n_valid = 500: of sequences of 1 to 3 out of 2 symbols too few"):
-        make(name, vocabulary=2, longest=3, longer=3)
+        make(name, vocabulary=2, longest=3, longer=3, n_train=9)
 
 
 def test_reading_is_apart_from_columns(write):
@@ -348,3 +352,137 @@ def test_reading_is_apart_from_columns(write):
         == 2
         == files.read_lines(write("b", "x\ny\n"), "train")[1]["lines"]
     )
+
+
+# ---------------------------------------------------------------------------------------------------- phonemes, SCAN
+
+DICT = """;;; a remark
+read R EH1 D
+read(2) R IY1 D # the verb
+tomato T AH0 M EY1 T OW2
+tomato(2) T AH0 M AA1 T OW2 # british
+object AA1 B JH EH0 K T
+object(2) AH0 B JH EH1 K T
+object(3) AA0 B JH EH1 K T
+a.m. EY2 EH1 M
+'tis T IH1 Z
+"""
+
+
+def test_phonemes_keep_a_words_pronunciations_together(write):
+    settings = {"path": write("few.dict", DICT), "n_valid": 1, "n_test": 2}
+    said = {"read": ("R EH D", "R IY D"), "tomato": ("T AH M EY T OW", "T AH M AA T OW"), "a.m.": ("EY EH M",),
+            "object": ("AA B JH EH K T", "AH B JH EH K T"), "'tis": ("T IH Z",)}  # fmt: skip
+    for seed in range(3):
+        pairs = make("phonemes", **settings, seed=seed).text.pairs
+        assert [len(pairs[split]) for split in ("valid", "test")] == [1, 2]
+        assert dict(pairs["valid"] + pairs["test"]).items() <= said.items()
+        shown = [(word, phones) for word in said for phones in said[word] if word in {p.source for p in pairs["train"]}]
+        assert sorted((p.source, *p.references) for p in pairs["train"]) == sorted(shown)
+        assert {p.source for some in pairs.values() for p in some} == said.keys()
+    stressed = make("phonemes", **settings, stress=True, pronunciations="first", n_train=1)
+    assert len(stressed.text.pairs["train"]) == 1 and "1" in "".join(stressed.vocabulary)
+    assert stressed.facts["overlap"] == {"valid": 0, "test": 0}
+    for wrong, message in (({"n_test": 9}, "= 11, but .* has 5 words"), ({"pronunciations": "last"}, "unknown pronun")):
+        with pytest.raises(BadInput, match=message):
+            make("phonemes", **(settings | wrong))
+    with pytest.raises(BadInput, match=r"line 1 of .* is not one of CMUdict's: 'read'"):
+        make("phonemes", path=write("one", "read\n"))
+
+
+def test_phonemes_of_the_installed_dictionary():
+    task = make("phonemes", n_train=200, n_valid=30, n_test=40)
+    assert task.facts["sizes"] == {"train": len(task.train.tokens), "valid": 30, "test": 40}
+    assert task.facts["files"][0]["lines"] > 130_000 and len(task.vocabulary) <= 4 + 39
+    assert not any(piece[-1] in "012" for piece in task.vocabulary)
+
+
+def test_scan_reads_its_lines(write):
+    verbs = ("walk", "run", "look", "jump")
+    lines = [f"IN: {v} twice OUT: I_{v.upper()} I_{v.upper()}" for v in verbs] + [
+        f"IN: {v} OUT: I_{v.upper()}" for v in verbs
+    ]
+    train, test = (
+        write("tr.gz", gzip.compress("\n".join(lines[:6]).encode())),
+        write("te.txt", "\n".join(lines[6:]) + "\n"),
+    )
+    task = make("scan", train=train, test=test, valid_share=0.3)
+    assert task.text.pairs["test"] == [Pair("look", ("I_LOOK",)), Pair("jump", ("I_JUMP",))]
+    shown = task.text.pairs["train"] + task.text.pairs["valid"]
+    assert len(task.text.pairs["valid"]) == 2 and sorted(shown)[0] == Pair("jump twice", ("I_JUMP I_JUMP",))
+    assert len(shown) == 6 and task.name == "SCAN, te" and task.text.metrics == ("exact_match",)
+    for settings, message in (
+        ({"train": train, "test": write("bad", "IN: walk OUT:\n")}, "test: line 1 of .* is not one of SCAN's"),
+        ({"train": train}, "test: no file was given"),
+        ({"train": train, "test": test, "valid_share": 1.0}, "valid_share = 1.0 is out of range"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            make("scan", **settings)
+
+
+# ---------------------------------------------------------------------------------------------------- language
+
+SONG = "".join(f"{n} green bottles\n  hanging on the wall,\n\n" for n in range(60, 0, -1))
+
+
+def test_language_is_the_text_shifted_by_one(write):
+    path = write("song.txt", SONG)
+    task = make("language", path=path, context=8)
+    n, units = len(SONG), task.text.target
+    parts = {"train": SONG[: int(0.85 * n)], "valid": SONG[int(0.85 * n) : int(0.9 * n)], "test": SONG[int(0.9 * n) :]}
+    assert task.train.source is None and task.source_n_ctx is None and task.train.weights is None and task.read == 8
+    for split, batch in (("train", task.train), ("valid", task.valid), ("test", task.test)):
+        part, stride = parts[split], 1 if split == "train" else 8
+        assert len(batch.tokens) == (len(part) - 9) // stride + 1
+        for i in (0, 1, len(batch.tokens) - 1):
+            at = i * stride
+            assert units.decode(batch.tokens[i]) == part[at : at + 8]
+            assert units.decode(batch.targets[i]) == part[at + 1 : at + 9]
+    assert task.train.tokens.base is not None and task.train.tokens.strides == (8, 8)  # a view of the one text
+    assert units.vocabulary == (*SPECIALS, *sorted(set(parts["train"]))) and task.text.pairs == {}
+    assert task.facts["characters"] == {
+        split: batch.targets.size for split, batch in (("valid", task.valid), ("test", task.test))
+    }
+
+
+@pytest.mark.parametrize("units", ["words", "bpe"])
+def test_language_counts_the_characters_that_its_targets_spell(write, units):
+    task = make("language", path=write("song.txt", SONG), units=units, context=1, bpe_size=60)
+    cleaned = "".join(f"{task.text.target.clean(line)}\n" for line in SONG.splitlines())
+    lines = [task.text.target.encode(line) for line in cleaned.splitlines()]
+    tokens = task.facts["tokens"]
+    assert sum(tokens.values()) == sum(map(len, lines)) + len(lines) and sum(task.facts["text"].values()) == len(SONG)
+    # with a context of 1 every token but the first is a target; the first spells what the test text begins with
+    text = SONG[-task.facts["text"]["test"] :]
+    whole = "".join(f"{task.text.target.clean(line)}\n" for line in text.splitlines())
+    first = task.text.target.vocabulary[task.test.tokens[0, 0]] if task.test.tokens[0, 0] != EOS else "\n"
+    unseen = sum(len(w) - 1 for w in whole.split() if w not in task.vocabulary) if units == "words" else 0
+    assert task.facts["characters"]["test"] == len(whole) - len(first.removeprefix("▁")) - unseen
+
+
+def test_ngrams_are_witten_and_bell_s():
+    train, test = np.array([0, 1, 0, 1, 1]), np.array([1, 0, 2])
+    uniform = np.full(3, 1 / 3)
+    one = (np.array([2, 3, 0]) + 2 * uniform) / (5 + 2)  # c + d p, over c() + d()
+    after_1 = (np.array([1, 1, 0]) + 2 * one) / (2 + 2)
+    after_0 = (np.array([0, 2, 0]) + 1 * one) / (2 + 1)
+    right = -(np.log(one[1]) + np.log(after_1[0]) + np.log(after_0[2])) / 3
+    assert np.isclose(unchecked(language.ngram_nats)(train, test, 2, 3), right, rtol=1e-14)
+    assert np.isclose(unchecked(language.ngram_nats)(train, test, 0, 3), np.log(3), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "message"),
+    [
+        (SONG, {"context": 500}, "valid has .* tokens, too few for a context of 500"),
+        (SONG, {"units": "letters"}, "unknown units 'letters'"),
+        (SONG, {"test_share": 0.97}, "leaves nothing to train on"),
+        (SONG, {"valid_share": 0.0}, "valid_share = 0.0 is out of range"),
+        ("a" * 999, {}, "has one symbol, 'a'"),
+        (b"abc\n\xff", {}, "line 2 of .* is not UTF-8"),
+        ("", {}, "is empty"),
+    ],
+)
+def test_language_refusals(write, content, settings, message):
+    with pytest.raises(BadInput, match=message):
+        make("language", path=write("t", content), **settings)

@@ -87,13 +87,16 @@ NUMBERS = {  # name: the module whose `make` draws it; imported when asked for
     "parity": "onelayer.tasks.parity",
     "probes": "onelayer.tasks.probes",
 }
-WORDS = {  # of strings: a model reads one and says another
+WORDS = {  # of strings: a model reads one and says another, or says what comes next
     "copy": "onelayer.tasks.copy",
     "reverse": "onelayer.tasks.reverse",
+    "phonemes": "onelayer.tasks.phonemes",
+    "scan": "onelayer.tasks.scan",
     "pairs": "onelayer.tasks.pairs",
+    "language": "onelayer.tasks.language",
 }
 TASKS = NUMBERS | WORDS
-FROM_FILES = ("pairs",)  # which have no default: their settings name the files
+FROM_FILES = ("scan", "pairs", "language")  # which have no default: their settings name the files
 
 
 def get(name: str) -> Callable[..., Task]:
