@@ -752,7 +752,7 @@ def _(patch: Patch) -> None:
 
 @mistake(
     23, "A float64 scalar turns float32 into float64, or the same name means another function in another library",
-    found="[netket 1218](https://github.com/netket/netket/pull/1218) (`np.sqrt` promotes); jax.nn.gelu is the tanh form "
+    found="[netket 1218](https://github.com/netket/netket/pull/1218) (`np.sqrt` promotes); jax.nn.gelu is tanh's form "
     "by default, torch.nn.functional.gelu is not",
     shows="Twice the memory and half the speed, silently; weights that give other answers where they are loaded.",
 )  # fmt: skip
