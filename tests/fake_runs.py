@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from onelayer.arrays import flatten
-from onelayer.models import decoder_only
 from onelayer.training import checkpoint, run_directory
 from onelayer.training.config import RunConfig, resolve
 from onelayer.training.metrics import MetricsLog
+from onelayer.training.objective import init
+from onelayer.training.step import make_objective
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -37,13 +38,12 @@ def config(**changes) -> RunConfig:
 def make(path: Path, cfg: RunConfig | None = None, steps: tuple[int, ...] = (0, 8, 512)) -> Path:
     """A run in `path`, with checkpoints at `steps`."""
     cfg = config() if cfg is None else cfg
-    task = cfg.task.make(cfg.seed)
-    shape = cfg.model.build(vocab_size=len(task.vocabulary), n_ctx=task.n_ctx)
+    shape = make_objective(cfg, cfg.task.make(cfg.seed)).model
     with run_directory.create(path, cfg), MetricsLog(path / "metrics.jsonl") as log:
         columns = curves()
         for row in zip(*columns.values(), strict=True):
             log.append(dict(zip(columns, (int(row[0]), *map(float, row[1:])), strict=True)))
         for step in steps:
-            weights = flatten(decoder_only.init(shape, seed=step))
+            weights = flatten(init(shape, seed=step))
             checkpoint.save(path / "checkpoints", step, weights, {"count": np.array(step)}, {})
     return path

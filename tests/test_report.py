@@ -27,6 +27,7 @@ from onelayer.report.run import Run
 from onelayer.report.section import Panel, Section
 from onelayer.report.sections import SECTIONS
 from onelayer.report.wording import percent, phases
+from onelayer.tasks import Batch
 from onelayer.training import configure
 
 UNWATCHED = [name for name in SECTIONS if name not in ("flow", "curvature")]  # those two show what a watcher noted
@@ -358,7 +359,9 @@ def test_the_sections_draw_the_runs_own_numbers(made: Path) -> None:
             np.testing.assert_array_equal(trace(figure, index)["x"], [np.nan, *fake_runs.STEPS[1:]])
     *maps, profile, samples = (panel.figure for panel in shown["attention"].panels)
     a, b = 5, 17
-    alone = run.values(np.array([[a, b, 113]]), "blocks.0.attn.hook_pattern")[0, :, -1]
+    alone = run.values(Batch(np.array([[a, b, 113]]), np.array([[0]])), "*.hook_pattern")["blocks.0.attn.hook_pattern"][
+        0, :, -1
+    ]
     for head in range(4):
         assert trace(maps[head])["z"][a, b] == pytest.approx(alone[head, 0], rel=1e-6)
         assert trace(profile, head)["y"][a] == pytest.approx(trace(maps[head])["z"][a].mean(), rel=1e-5)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
@@ -25,13 +26,13 @@ from onelayer.errors import BadInput
 from onelayer.report.figures import theme
 from onelayer.report.inline import data_url, json_text
 from onelayer.report.run import Run
-from onelayer.report.section import Section
+from onelayer.report.section import Gallery, Matrix, Section, Step
 from onelayer.report.sections import SECTIONS
 from onelayer.training.files import replace_file
 
 NAME = "report.html"
 ASSETS = Path(__file__).parent / "assets"
-MODULES = ("plotly", "figures", "counter")  # assets/NAME.js, imported as "onelayer/NAME"
+MODULES = ("plotly", "figures", "counter", "matrices")  # assets/NAME.js, imported as "onelayer/NAME"
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -87,7 +88,34 @@ def _for_template(name: str, section: Section) -> dict[str, Any]:
         for panel in section.panels
     ]
     paragraphs = [paragraph for paragraph in section.text.split("\n\n") if paragraph.strip()]
-    return {**section._asdict(), "name": name, "panels": panels, "paragraphs": paragraphs, "counter": _counter(section)}
+    return {
+        **section._asdict(), "name": name, "panels": panels, "paragraphs": paragraphs, "counter": _counter(section),
+        "steps": [_step(step) for step in section.steps],
+        "galleries": [_gallery(gallery) for gallery in section.galleries],
+    }  # fmt: skip
+
+
+def _gallery(gallery: Gallery) -> dict[str, Any]:
+    """Wide, where its maps are too large to stand side by side with others."""
+    shown = {name: _cells(matrix) for name, matrix in gallery.matrices.items()}
+    wide = len(shown) > 12 or any(max(matrix["shape"]) > 14 for matrix in shown.values())
+    return {"caption": gallery.caption, "wide": wide, "json": json_text(shown)}
+
+
+def _step(step: Step) -> dict[str, Any]:
+    def part(one: Matrix | str) -> dict[str, Any]:
+        if isinstance(one, str):
+            return {"sign": one}
+        size = " × ".join(map(str, one.values.shape))
+        return {"sign": "", "name": one.name, "size": size, "json": json_text(_cells(one))}
+
+    return {**step._asdict(), "equations": [[part(one) for one in equation] for equation in step.equations]}
+
+
+def _cells(matrix: Matrix) -> dict[str, Any]:
+    """The matrix for the script: its numbers as float32, row by row, in base64."""
+    values = np.ascontiguousarray(matrix.values, dtype="<f4")
+    return {**matrix._asdict(), "shape": values.shape, "values": base64.b64encode(values.tobytes()).decode()}
 
 
 def _counter(section: Section) -> dict[str, Any] | None:

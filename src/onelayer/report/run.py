@@ -5,19 +5,22 @@ so that one absent file costs one section.
 """
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onelayer.arrays import Array, flatten, unflatten
+from onelayer.arrays import Array, flatten, generator, unflatten
 from onelayer.errors import BadInput
-from onelayer.models import decoder_only
+from onelayer.microscope import gates
 from onelayer.models.config import ModelConfig
-from onelayer.tasks import Task
+from onelayer.tasks import Batch, Task
 from onelayer.training import figures, measuring, run_directory
+from onelayer.training.batches import numbered
 from onelayer.training.config import RunConfig
+from onelayer.training.objective import Objective, init
 from onelayer.training.step import make_objective
 
 
@@ -54,8 +57,33 @@ class Run:
         return self.config.task.make(self.config.seed)
 
     @cached_property
+    def objective(self) -> Objective:
+        return make_objective(self.config, self.task)
+
+    @property
     def model(self) -> ModelConfig:
-        return make_objective(self.config, self.task).model
+        return self.objective.model
+
+    @property
+    def loss(self) -> dict[str, Any]:
+        """The settings that `microscope.trace` and `layers.cross_entropy.forward` take."""
+        return {name: getattr(self.objective, name) for name in ("variant", "smoothing", "never", "temperature")}
+
+    @property
+    def reads(self) -> bool:
+        """Whether something is read beforehand: an encoder-decoder."""
+        return self.model.architecture == "encoder_decoder"
+
+    @property
+    def source_vocabulary(self) -> tuple[str, ...]:
+        return self.task.source_vocabulary or self.task.vocabulary
+
+    def split(self, name: str) -> Batch:
+        """train, valid or test, with its places numbered as an evaluation numbers them."""
+        batch = getattr(self.task, name)
+        if batch is None:
+            raise BadInput(f"the task {self.task.name} has no {name} split")
+        return numbered(batch, self.model, generator(self.config.seed, "ids", name), training=False)
 
     @property
     def operands(self) -> int | None:
@@ -94,6 +122,12 @@ class Run:
         """When it memorised, when it generalised, and whether that held."""
         return figures.fold(self.records, self.config.stop)
 
+    @cached_property
+    def decoded(self) -> dict[str, dict[str, float]]:
+        """split -> metrics of the strings that were decoded when the run was over; nothing where none were."""
+        found = (self.directory.result or {}).get("metrics") or {}
+        return {split: figures for split, figures in found.items() if isinstance(figures, dict) and figures}
+
     # ------------------------------------------------------------------------------------------------ what it learnt
 
     @cached_property
@@ -112,20 +146,21 @@ class Run:
         raise BadInput(f"the weights are not known: {damage}")
 
     @cached_property
-    def params(self) -> decoder_only.Params:
+    def params(self) -> Any:
         """The last weights, as the model takes them."""
-        like, weights = decoder_only.init(self.model, self.config.seed), self.weights()
+        like, weights = init(self.model, self.config.seed), self.weights()
         if missing := sorted(set(flatten(like)) - set(weights)):
             raise BadInput(f"the checkpoint lacks {', '.join(missing)}")
         return unflatten(weights, like)
 
-    def values(self, tokens: np.ndarray, name: str) -> np.ndarray:
-        """What the last weights compute for these tokens under a name such as `blocks.0.attn.hook_pattern`."""
+    def values(self, batch: Batch, pattern: str) -> dict[str, Array]:
+        """name -> what the last weights compute for a batch, of the names that fit, such as `*.hook_pattern`."""
         found: dict[str, Array] = {}
 
         def keep(at: str, value: Array) -> Array:
-            found[at] = value
+            if fnmatchcase(at, pattern):
+                found[at] = value
             return value
 
-        decoder_only.forward(self.params, tokens, self.model, read=self.task.read, tap=keep)
-        return found[name]
+        gates.forward(self.params, batch, self.model, keep)
+        return found

@@ -182,7 +182,7 @@ def _batch(run: Run, examples: Sequence[Example]) -> Batch:
 
 def _described(run: Run, examples: Sequence[Example], batch: Batch) -> list[dict[str, Any]]:
     words = run.task.vocabulary
-    sources = run.task.facts.get("source_vocabulary", words)
+    sources = run.source_vocabulary
     told = []
     for n, example in enumerate(examples):
         weights = np.ones(batch.targets.shape[1]) if batch.weights is None else batch.weights[n]

@@ -1,20 +1,36 @@
-"""Where the last position, the `=` of a question, looks: per head, over all questions and for some of them."""
+"""Where heads look.
+
+Of a question, the last position, its `=`: per head, over all questions and for some of them. Of words, every token in
+every head of every layer: encoder, decoder and the look across, on two sentences, or a language model on a line.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 
+from onelayer.arrays import Array
 from onelayer.report.figures import attention
 from onelayer.report.run import Run
-from onelayer.report.section import Panel, Section
+from onelayer.report.section import Gallery, Matrix, Panel, Section
+from onelayer.report.walk import scene
+from onelayer.tasks import Batch
 
 SAMPLES = 12  # questions shown one by one
 MOST = 128  # numbers along either side of a map
 
 
+LONG = 40  # tokens of a long sentence, or of a line
+
+
 def applies(run: Run) -> bool:
-    return run.model.architecture == "decoder_only"
+    return True
 
 
 def build(run: Run) -> Section:
+    if run.reads:
+        return _crossing(run)
+    if run.task.text is not None:
+        return _line(run)
     layers = run.model.n_layers
     where = "" if layers == 1 else f" in the last of {layers} layers"
     asking = "the last position looks" if run.task.read == 1 else "each position that is read looks"
@@ -25,9 +41,85 @@ def build(run: Run) -> Section:
     )
 
 
+# ---------------------------------------------------------------------------------------------------- words
+
+
+def _crossing(run: Run) -> Section:
+    """An encoder-decoder, on the example of the walk and on a long one."""
+    seen = scene.choose(run)
+    galleries = _galleries(run, run.split(seen.split), seen.number, "the example of the walk")
+    longer = _long(run.split(seen.split))
+    if longer is not None:
+        galleries += _galleries(run, run.split(seen.split), longer, "a long one")
+    return Section("Attention", _TOLD, galleries=tuple(galleries))
+
+
+_TOLD = (
+    "Every head of every layer: a row for each token that asks, a column for each that is asked; a row's shares sum to "
+    "1. Choose a head; point at a cell for its number."
+)
+_KINDS = {
+    "Encoder": "encoder.blocks.*.attn.hook_pattern",
+    "Decoder, looking back": "decoder.blocks.*.attn.hook_pattern",
+    "Decoder, looking across": "decoder.blocks.*.cross_attn.hook_pattern",
+}
+
+
+def _galleries(run: Run, batch: Batch, number: int, name: str) -> list[Gallery]:
+    one = scene.cropped(batch, number)
+    assert one.source is not None
+    source = [scene.shown(run.source_vocabulary[i]) for i in one.source[0]]
+    read = [scene.shown(run.task.vocabulary[i]) for i in one.tokens[0]]
+    sides = dict(zip(_KINDS, ((source, source), (read, read), (read, source)), strict=True))
+    told = f"{name}, {len(source)} tokens read and {len(read)} said"
+    return [_gallery(f"{kind} ({told})", run.values(one, pattern), *sides[kind]) for kind, pattern in _KINDS.items()]
+
+
+def _gallery(caption: str, patterns: dict[str, Array], rows: Sequence[str], columns: Sequence[str]) -> Gallery:
+    """All heads [1 H T S] of all layers."""
+    several = len(patterns) > 1
+    found = {}
+    for name, pattern in patterns.items():
+        layer = name.partition("blocks.")[2].partition(".")[0]
+        for head, shares in enumerate(pattern[0]):
+            words = f"layer {layer}, head {head}" if several else f"head {head}"
+            found[words] = Matrix("share", shares, "ts", rows, columns, amounts=True)
+    return Gallery(caption, found)
+
+
+def _long(batch: Batch) -> int | None:
+    """The longest example that is still legible, where it is longer than what one reads at a glance."""
+    most = np.maximum(*scene.lengths(batch))
+    legible = np.where(most <= LONG, most, 0)
+    number = int(np.argmax(legible))
+    return number if legible[number] > scene.READABLE[1] else None
+
+
+def _line(run: Run) -> Section:
+    """A language model, on a line of the text that it was not trained on."""
+    text = run.task.text
+    assert text is not None
+    stream = run.task.test.tokens.ravel()
+    ends = np.flatnonzero(np.isin(stream, [i for i, word in enumerate(run.task.vocabulary) if word == "\n"]))
+    starts = [0, *(ends + 1)]
+    within = min(LONG, run.model.n_ctx)
+    line = next(
+        (stream[a:b] for a, b in zip(starts, [*ends, len(stream)], strict=True) if within // 2 <= b - a <= within),
+        stream[:within],
+    )
+    tokens = line[None]
+    words = [scene.shown(run.task.vocabulary[i]) for i in line]
+    patterns = run.values(Batch(tokens, tokens), "*.hook_pattern")
+    return Section("Attention", _TOLD, galleries=(_gallery("A line of the test text.", patterns, words, words),))
+
+
+# ---------------------------------------------------------------------------------------------------- questions
+
+
 def _patterns(run: Run, tokens: np.ndarray) -> np.ndarray:
     """[question, head, token that is read, token]: where those that are read look in the last layer."""
-    pattern = run.values(tokens, f"blocks.{run.model.n_layers - 1}.attn.hook_pattern")
+    name = f"blocks.{run.model.n_layers - 1}.attn.hook_pattern"
+    pattern = run.values(Batch(tokens, tokens[:, -run.task.read :]), name)[name]
     return pattern[:, :, -run.task.read :].astype(np.float32)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from onelayer.microscope import Trace, explain, trace
 from onelayer.report.run import Run
 from onelayer.report.section import Section
+from onelayer.tasks import Batch
 from onelayer.training.opened import open_run
 
 EXAMPLES = 64  # of the training set
@@ -29,17 +30,23 @@ def build(run: Run) -> Section:
 
 def chosen(t: Trace) -> dict[str, str]:
     """why -> the number's name: in the first example, but for the gradient, which is of all."""
-    answer = int(t.batch.targets[0, -1])
+    row = last_said(t.batch)
+    answer = int(t.batch.targets[0, row])
     word = t.vocabulary[answer] if t.vocabulary else str(answer)
     scores = [name for name in t.values if name.endswith("attn.hook_attn_scores")][-1]
     attention = scores.removesuffix(".hook_attn_scores")
-    pattern = t.value(f"{attention}.hook_pattern")[0, :, -1]  # [H S], of the last query
+    query = row + t.value(scores).shape[2] - t.shape["R"]
+    pattern = t.value(f"{attention}.hook_pattern")[0, :, query]  # [H S]
     head, source = np.unravel_index(np.argmax(pattern), pattern.shape)
-    query = t.value(scores).shape[2] - 1
     weight = t.gradient(f"{attention}.W_V")
     place = np.unravel_index(np.argmax(np.abs(weight)), weight.shape)
     return {
-        f"The logit of the right answer, {word}": f"logits[0,{t.shape['R'] - 1},{answer}]",
+        f"The logit of the right answer, {word}": f"logits[0,{row},{answer}]",
         "The score of the strongest look": f"{scores}[0,{head},{query},{source}]",
         "The largest gradient of a value weight": f"{attention}.W_V[{','.join(map(str, place))}]",
     }
+
+
+def last_said(batch: Batch) -> int:
+    """The last position of the first example whose target counts: behind it there is padding."""
+    return batch.targets.shape[1] - 1 if batch.weights is None else int(np.flatnonzero(batch.weights[0])[-1])

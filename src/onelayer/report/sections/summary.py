@@ -1,5 +1,7 @@
 """What happened, in one paragraph whose numbers come from the run."""
 
+import math
+
 from onelayer.report.run import Run
 from onelayer.report.section import Section
 from onelayer.report.wording import delay, percent, step
@@ -10,7 +12,78 @@ def applies(run: Run) -> bool:
 
 
 def build(run: Run) -> Section:
+    if run.task.text is not None:
+        return Section("What happened", " ".join(_in_words(run)), facts=_facts_in_words(run))
     return Section("What happened", " ".join(_sentences(run)), facts=_facts(run))
+
+
+# ---------------------------------------------------------------------------------------------------- words
+
+UNITS = {"characters": "character by character", "words": "word by word", "bpe": "in byte-pair pieces"}
+DECODED = {  # names of decoding/metrics.py: in words, and whether it is a share
+    "exact_match": ("decoded exactly right", True),
+    "word_error_rate": ("word error rate", True),
+    "phone_error_rate": ("phone error rate", True),
+    "bleu": ("BLEU", False),
+    "chrf": ("chrF", False),
+    "bits_per_character": ("bits per character", False),
+}
+
+
+def _in_words(run: Run) -> list[str]:
+    text, last = run.task.text, run.records[-1]
+    assert text is not None
+    if text.source is None:
+        told = [f"{_model(run)} was trained to go on with {run.task.name}, read {UNITS[text.target.kind]}."]
+    else:
+        sizes = [f"{len(pairs):,} {split}" for split, pairs in text.pairs.items()]
+        told = [
+            f"{_model(run)} was trained on {run.task.name} ({', '.join(sizes)}): what it reads is cut "
+            f"{UNITS[text.source.kind]}, {len(run.source_vocabulary)} symbols, and it answers "
+            f"{UNITS[text.target.kind]}, {len(run.task.vocabulary)} symbols."
+        ]
+    split = next((name for name in ("valid", "test", "train") if f"{name}_loss" in last), None)
+    if split is not None:
+        loss = last[f"{split}_loss"]
+        told.append(
+            f"At the end, step {run.steps[-1]:,.0f}, the surprise on {split} is {loss:.3g} nats per token (perplexity "
+            f"{math.exp(min(loss, 700)):.3g}); a uniform guess over the vocabulary has "
+            f"{math.log(len(run.task.vocabulary)):.3g}."
+        )
+        forced = last.get(f"{split}_teacher_forced_accuracy")
+        if forced is not None:
+            told.append(f"Given all before it, {percent(forced)} of the tokens there get the largest logit.")
+    for name, decoded in run.decoded.items():
+        known = [f"{DECODED[key][0]} {_decoded(key, value)}" for key, value in decoded.items() if key in DECODED]
+        if known:
+            told.append(f"Decoded, the {name} split gives: {', '.join(known)}.")
+    if not run.decoded and text.source is not None:
+        told.append(f"How it does on whole answers is said by decoding: onelayer decode {run.directory.path}.")
+    return told
+
+
+def _facts_in_words(run: Run) -> dict[str, str]:
+    facts = {
+        f"{DECODED[key][0]}, {split}": _decoded(key, value)
+        for split, decoded in run.decoded.items()
+        for key, value in decoded.items()
+        if key in DECODED
+    }
+    last = run.records[-1]
+    for split in ("train", "valid", "test"):
+        if f"{split}_loss" in last:
+            facts[f"{split} loss at the end"] = f"{last[f'{split}_loss']:.4g} nats"
+    for split in ("train", "valid", "test"):
+        if f"{split}_teacher_forced_accuracy" in last:
+            facts[f"{split} tokens right, teacher-forced"] = percent(last[f"{split}_teacher_forced_accuracy"])
+    return facts
+
+
+def _decoded(key: str, value: float) -> str:
+    return percent(value) if DECODED[key][1] else f"{value:.4g}"
+
+
+# ---------------------------------------------------------------------------------------------------- questions
 
 
 def _sentences(run: Run) -> list[str]:
@@ -50,10 +123,21 @@ def _sentences(run: Run) -> list[str]:
 
 
 def _what(run: Run) -> str:
-    layers = run.model.n_layers
-    model = f"A {run.model.architecture.replace('_', '-')} Transformer of {layers} layer{'s' if layers > 1 else ''}"
     train, test = (f"{len(split.targets):,}" for split in (run.task.train, run.task.test))
-    return f"{model} was trained on {run.task.name} with {train} questions; {test} others test it."
+    return f"{_model(run)} was trained on {run.task.name} with {train} questions; {test} others test it."
+
+
+def _model(run: Run) -> str:
+    layers = run.model.n_layers
+    if run.reads:
+        below = run.model.n_encoder_layers or layers
+        reads, writes = (f"{verb}{'' if n > 1 else 's'}" for verb, n in (("read", below), ("write", layers)))
+        return f"A Transformer of {_layers(below)} that {reads} and {layers} that {writes}"
+    return f"A decoder-only Transformer of {_layers(layers)}"
+
+
+def _layers(n: int) -> str:
+    return f"{n} layer{'s' if n > 1 else ''}"
 
 
 def _facts(run: Run) -> dict[str, str]:

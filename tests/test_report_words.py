@@ -1,0 +1,170 @@
+"""The page of a run on words: an encoder-decoder on sentences of several scripts, and a language model on a line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from backends import CHROMIUM, needs
+
+from onelayer.report import write_report
+from onelayer.report.page import sections
+from onelayer.report.run import Run
+from onelayer.report.section import Section
+from onelayer.report.walk import scene
+from onelayer.training import configure, train
+
+PAIRS = """\
+გამარჯობა მსოფლიო და ყველა	hello world and all
+안녕 하세요 우리 세계	hello our world
+नमस्ते दुनिया और सब	hello world and all
+مرحبا بالعالم الجميل كله	hello all the beautiful world
+der Hund läuft schnell über die lange, lange Straße in das grüne Haus	the dog runs quickly along the long street
+الكلب يجري إلى البيت	the dog runs into the house
+कुत्ता घर की ओर दौड़ता है	the dog runs to the house
+ძაღლი სახლისკენ გარბის სწრაფად	the dog runs to the house
+"""
+
+
+def make(path: Path, steps: int = 40, **model) -> Path:
+    """A run that has learnt these pairs by heart, in a second."""
+    file = path.with_suffix(".tsv")
+    file.write_text(PAIRS, encoding="utf-8")
+    shape = {"architecture": "encoder_decoder", "d_model": 16, "n_heads": 2, "d_mlp": 24, "norm": "pre"}
+    changes = {
+        "task": {"name": "pairs", "train": str(file), "valid": str(file), "test": str(file),
+                 "source_units": "words", "target_units": "words"},
+        "model": shape | {"position": "sinusoidal", "embed_scale": True} | model,
+        "optimizer": {"name": "adamw", "lr": 0.02, "weight_decay": 0.0}, "steps": steps,
+        "checkpoint": {"every": steps // 2},
+    }  # fmt: skip
+    return train(configure("default", changes), path).run
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    path = make(tmp_path_factory.mktemp("words") / "run")
+    write_report(path)
+    return path
+
+
+def shown(path: Path) -> dict[str, Section]:
+    found = sections(Run.at(path))
+    assert not [name for name, section in found.items() if "Not shown" in section.text]
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------- the example
+
+
+def test_the_example_is_one_that_the_model_gets_right(words: Path) -> None:
+    one = scene.choose(Run.at(words))
+    assert one.right and one.split == "valid"
+    assert one.said == one.wanted
+    assert one.pair is not None
+    assert [*one.pair.source.split(), "<eos>"] == one.source
+    assert [*one.pair.references[0].split(), "<eos>"] == one.wanted
+    assert one.read == ["<bos>", *one.wanted[:-1]]
+
+
+def test_where_none_is_right_it_says_so(tmp_path: Path) -> None:
+    one = scene.choose(Run.at(make(tmp_path / "run", steps=2)))
+    assert not one.right and one.said != one.wanted
+
+
+def test_cut_to_its_length_an_example_computes_the_same(words: Path) -> None:
+    run = Run.at(words)
+    one = scene.choose(run)
+    whole = run.values(run.split("valid"), "logits")["logits"][one.number]
+    T = len(one.wanted)
+    assert len(whole) > T, "there is padding to be cut"
+    np.testing.assert_allclose(one.value("logits"), whole[:T], rtol=1e-5, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------- in words
+
+
+def test_the_summary_says_what_was_measured(words: Path) -> None:
+    found = shown(words)
+    text, last = found["summary"].text.replace("\u00a0", " "), Run.at(words).records[-1]
+    assert "A Transformer of 1 layer that reads and 1 that writes was trained on pairs of run.tsv (8 train, 8" in text
+    loss = next(last[f"{split}_loss"] for split in ("valid", "test") if f"{split}_loss" in last)
+    assert f"is {loss:.3g} nats per token (perplexity {np.exp(loss):.3g})" in text
+    assert "word by word" in text and "onelayer decode" in text
+
+
+def test_the_summary_says_what_was_decoded(tmp_path: Path) -> None:
+    path = make(tmp_path / "run", steps=2)
+    result = json.loads((path / "result.json").read_text())
+    result["metrics"] = {"test": {"exact_match": 0.25, "bleu": 12.5, "bleu_signature": "nrefs:1"}}
+    (path / "result.json").write_text(json.dumps(result))
+    summary = shown(path)["summary"]
+    assert "Decoded, the test split gives: decoded exactly right 25 %, BLEU 12.5." in summary.text.replace(
+        "\u00a0", " "
+    )
+    assert summary.facts["BLEU, test"] == "12.5"
+
+
+# ---------------------------------------------------------------------------------------------------- attention
+
+
+def test_attention_of_every_head_of_every_layer(tmp_path: Path) -> None:
+    path = make(tmp_path / "run", n_layers=2, n_encoder_layers=3)
+    run = Run.at(path)
+    galleries = shown(path)["attention"].galleries
+    one, long = galleries[:3], galleries[3:]
+    assert [len(g.matrices) for g in (*one, *long)] == [3 * 2, 2 * 2, 2 * 2] * 2
+    seen = scene.choose(run)
+    for gallery, name in zip(
+        one, ("encoder.blocks.1.attn", "decoder.blocks.1.attn", "decoder.blocks.1.cross_attn"), strict=True
+    ):
+        matrix = gallery.matrices["layer 1, head 1"]
+        np.testing.assert_allclose(matrix.values, seen.value(f"{name}.hook_pattern")[1], rtol=1e-4, atol=1e-5)
+    assert next(iter(one[2].matrices.values())).columns == seen.source
+    assert "läuft" in (next(iter(long[0].matrices.values())).rows or []), "the long sentence"
+
+
+# ---------------------------------------------------------------------------------------------------- in a browser
+
+
+@needs("chromium")
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_in_a_browser(words: Path, width: int, scheme) -> None:
+    """Matrices are drawn with the numbers that they were given, and labels stand where their rows and columns do."""
+    from playwright.sync_api import sync_playwright
+
+    given = shown(words)["attention"].galleries[2].matrices["head 1"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto((words / "report.html").as_uri())
+        page.wait_for_selector("html[data-matrices=drawn]")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        place = page.locator("#attention .gallery").nth(2)
+        place.locator("button", has_text="head 1").click()
+        assert place.locator("button[aria-pressed=true]").inner_text() == "head 1"
+        assert place.locator(".tokens.rows bdi").all_inner_texts() == list(given.rows or [])
+        assert place.locator(".tokens.columns bdi").all_inner_texts() == list(given.columns or [])
+        canvas = place.locator(".large canvas")
+        canvas.scroll_into_view_if_needed()
+        (rows, columns), box = given.values.shape, canvas.bounding_box()
+        assert box is not None and given.rows is not None and given.columns is not None
+        across, down = box["width"] / columns, box["height"] / rows
+        for row, column in ((0, 0), (rows - 1, 1)):
+            canvas.hover(position={"x": (column + 0.5) * across, "y": (row + 0.5) * down})
+            told = f"head 1[“{given.rows[row]}”, “{given.columns[column]}”] = "
+            assert place.locator("output").inner_text().startswith(told)
+            label = place.locator(".tokens.rows span").nth(row).bounding_box()
+            assert label is not None
+            assert label["y"] + label["height"] / 2 == pytest.approx(box["y"] + (row + 0.5) * down, abs=2)
+            label = place.locator(".tokens.columns span").nth(column).bounding_box()
+            assert label is not None
+            assert label["x"] + label["width"] / 2 == pytest.approx(box["x"] + (column + 0.5) * across, abs=2)
+        page.wait_for_selector("html[data-figures=drawn]")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert said == []
+        browser.close()
