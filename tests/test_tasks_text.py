@@ -1,11 +1,13 @@
 """Guards the tasks of words: strings to tokens and back, files that are refused in words, splits without leaks."""
 
+import contextlib
 import gzip
 import hashlib
 import inspect
 import json
 import subprocess
 import sys
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -322,7 +324,9 @@ def test_settings_are_read_off_by_the_config(write):
 # ---------------------------------------------------------------------------------------------------- copy, reverse
 
 
-@pytest.mark.parametrize(("name", "right"), [("copy", list), ("reverse", lambda s: s[::-1])])
+@pytest.mark.parametrize(
+    ("name", "right"), [("copy", list), ("reverse", lambda s: s[::-1]), ("sort", lambda s: sorted(s, key=int))]
+)
 def test_sequences(name, right):
     sizes = {"n_train": 300, "n_valid": 20, "n_test": 30}
     task, again = (make(name, vocabulary=9, longest=6, longer=8, seed=1, **sizes) for _ in range(2))
@@ -486,3 +490,127 @@ def test_ngrams_are_witten_and_bell_s():
 def test_language_refusals(write, content, settings, message):
     with pytest.raises(BadInput, match=message):
         make("language", path=write("t", content), **settings)
+
+
+# ---------------------------------------------------------------------------------------------------- more generators
+
+
+def test_sums_add_up():
+    task = make("sums", n_digits=2, n_train=800, n_valid=40, n_test=60)
+    pairs = task.text.pairs
+    seen = {split: [tuple(sorted(map(int, p.source.split("+")))) for p in some] for split, some in pairs.items()}
+    for some in pairs.values():
+        for pair in some:
+            a, b = pair.source.split("+")
+            assert len(a) == len(b) == 2 and pair.references == (f"{int(a) + int(b):03d}"[::-1],)
+    assert len({*seen["valid"], *seen["test"]}) == 100 and not {*seen["valid"], *seen["test"]} & {*seen["train"]}
+    assert sorted(i for group in task.groups.values() for i in group.tolist()) == list(range(60))
+    assert all(int(a[-1]) + int(b[-1]) < 10 and int(a[0]) + int(b[0]) < 10 for i in task.groups["carry_chain_0"]
+               for a, b in [pairs["test"][i].source.split("+")])  # fmt: skip
+    high = make("sums", n_digits=2, sum_order="high_first", n_train=800, n_valid=40, n_test=60).text.pairs["test"]
+    assert [p.references[0][::-1] for p in high] == [p.references[0] for p in pairs["test"]]
+    with pytest.raises(BadInput, match="unknown sum_order 'reversed'"):
+        make("sums", sum_order="reversed")
+
+
+def test_dates_say_what_the_calendar_says():
+    task, again = (
+        make("dates", n_train=2000, n_valid=50, n_test=300, first_year=1990, last_year=2009) for _ in range(2)
+    )
+    pairs = task.text.pairs
+    assert again.text.pairs == pairs and make("dates", n_train=9, n_valid=9, n_test=9, seed=1).text.pairs != pairs
+    days = {split: {p.references[0] for p in some} for split, some in pairs.items()}
+    assert (
+        len(days["test"]) == 300
+        and not days["train"] & (days["valid"] | days["test"])
+        and not days["valid"] & days["test"]
+    )
+    assert {len(p.references) for some in pairs.values() for p in some} == {1}
+    assert set(task.groups) == {"numeric", "en", "de", "fr", "es", "ru", "ja"}
+    readers = (
+        "%d.%m.%Y",
+        "%d-%m-%Y",
+        "%m/%d/%Y",
+        "%Y/%m/%d",
+        "%Y%m%d",
+        "%b %d, %Y",
+        "%B %d, %Y",
+        "%A, %B %d, %Y",
+        "%Y年%m月%d日",
+    )
+    read = 0
+    for source, (iso,) in (pair for some in pairs.values() for pair in some):
+        dates = set()
+        for reader in readers:
+            with contextlib.suppress(ValueError):
+                dates.add(datetime.strptime(source, reader).date().isoformat())
+        assert dates <= {iso}, source
+        read += bool(dates)
+    assert read > 1000  # numeric, English, and Japanese without the weekday: half the forms
+    assert any("四" in p.source or "木" in p.source for p in pairs["train"]) and any(
+        "мая" in p.source for p in pairs["train"]
+    )
+
+
+def test_a_form_that_could_be_another_date_is_left_out():
+    task = make("dates", locales=("ar", "en"), n_train=500, n_valid=5, n_test=5)
+    assert task.facts["formats"] == 12 and "ar: 03/02/2001 could be read as another date" in task.facts["warnings"][0]
+    assert not any("\u200f" in p.source for p in task.text.pairs["train"])
+    for settings, message in (
+        ({"locales": ("xx",)}, "unknown locale 'xx'"),
+        ({"locales": ()}, "locales: none was given"),
+        ({"first_year": 2000, "last_year": 1999}, "last_year = 1999 is out of range. Allowed: 2,000 to"),
+        ({"first_year": 2000, "last_year": 2000, "n_test": 366}, "2000 to 2000 has 366, and train"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            make("dates", **settings)
+
+
+NAMES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
+)
+BELOW = dict(zip(NAMES.split(), [*range(20), *range(20, 100, 10)], strict=True))
+
+
+def english(words):
+    total = part = 0
+    for word in words.replace("-", " ").replace(",", "").replace(" and ", " ").split():
+        if word == "thousand":
+            total, part = 1000 * part, 0
+        else:
+            part = 100 * part if word == "hundred" else part + BELOW[word]
+    return total + part
+
+
+@pytest.mark.parametrize("direction", ["to_digits", "to_words"])
+def test_numbers_say_what_they_count(direction):
+    task = make("numbers", languages=("en", "fr"), direction=direction, n_train=400, n_valid=30, n_test=40)
+    numbers = {}
+    for split, some in task.text.pairs.items():
+        numbers[split] = set()
+        for source, (target, *_) in some:
+            words, digits = (source, target) if direction == "to_digits" else (target, source.split()[-1])
+            numbers[split].add(int(digits))
+            if source.startswith("en ") or all(w in words for w in ("hundred", "and")):
+                assert english(words) == int(digits)
+    held_out = numbers["valid"] | numbers["test"]
+    assert len(held_out) == 70 and min(held_out) >= 100 and not held_out & numbers["train"]
+    assert min(numbers["train"]) < 10 and max(numbers["train"]) > 100_000
+    assert sum(map(len, task.groups.values())) == 40 and set(task.groups) == {"en", "fr"}
+    for settings, message in (
+        ({"languages": ("xx",)}, "unknown language 'xx'"),
+        ({"languages": ()}, "languages: none was given"),
+        ({"direction": "back"}, "unknown direction 'back'"),
+        ({"largest": 999}, "is more than half of the numbers from 100 to 999"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            make("numbers", **settings)
+
+
+@pytest.mark.parametrize("name", [name for name in tasks.WORDS if name not in tasks.FROM_FILES])
+def test_tasks_without_files_have_defaults(name):
+    small = {"n_train": 50, "n_valid": 5, "n_test": 5}
+    config = TaskConfig.model_validate({"name": name, **small})
+    task = config.make(seed=3)
+    assert task.facts["seed"] == 3 and len(task.test.source) == 5 == len(task.text.pairs["test"])

@@ -90,6 +90,10 @@ NUMBERS = {  # name: the module whose `make` draws it; imported when asked for
 WORDS = {  # of strings: a model reads one and says another, or says what comes next
     "copy": "onelayer.tasks.copy",
     "reverse": "onelayer.tasks.reverse",
+    "sort": "onelayer.tasks.sort",
+    "sums": "onelayer.tasks.sums",
+    "dates": "onelayer.tasks.dates",
+    "numbers": "onelayer.tasks.numbers",
     "phonemes": "onelayer.tasks.phonemes",
     "scan": "onelayer.tasks.scan",
     "pairs": "onelayer.tasks.pairs",
