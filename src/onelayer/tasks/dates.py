@@ -27,7 +27,7 @@ __all__ = ["make"]
 
 NUMERIC = ("d.M.yyyy", "dd.MM.yyyy", "dd-MM-yyyy", "M/d/yyyy", "MM/dd/yyyy", "yyyy/M/d", "yyyyMMdd")
 WORDED = ("medium", "long", "full")
-DIRECTION = dict.fromkeys((0x200E, 0x200F))  # left-to-right and right-to-left marks
+DIRECTION: dict[int, None] = dict.fromkeys((0x200E, 0x200F))  # left-to-right and right-to-left marks
 MAX_EXAMPLES = 2**20
 
 Form = tuple[str, Callable[[date], str]]  # whose it is, and how it is written

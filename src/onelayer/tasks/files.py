@@ -51,9 +51,10 @@ def read_text(path: str, what: str) -> tuple[str, dict[str, Any]]:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
+        likely = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "latin1"
         raise BadInput(
             f"{what}: line {line} of {path} is not UTF-8 (byte 0x{data[error.start]:02x}: {error.reason}). Save it as "
-            f"UTF-8, for instance by: iconv -f latin1 -t utf-8 {path}"
+            f"UTF-8, for instance by: iconv -f {likely} -t utf-8 {path}"
         ) from None
     text = text.removeprefix("\ufeff")
     return text, {"path": path, "sha256": digest, "lines": text.count("\n") + (not text.endswith("\n"))}
