@@ -97,7 +97,7 @@ def operation(name: str, fraction: float, seed: int, recipe: str = "muon") -> Ru
     return Run({"operation": name, "fraction": fraction, "recipe": recipe}, config, hopeless=hopeless)
 
 
-CHECKED = ("x + y", "x - y", "x**2 + x*y + y**2", "x**3 + x*y", "x**3 + x*y**2 + y", "max(x, y)")
+CHECKED = ("x + y", "x - y", "x**2 + x*y + y**2", "x**3 + x*y", "x**3 + x*y**2 + y", "x < y", "gcd(x, y)")
 
 
 def recipes_agree(seeds: range, raw: Path) -> Iterator[Run]:
