@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from onelayer.arrays import generator
-from onelayer.errors import BadInput, unknown
+from onelayer.errors import BadInput, nearest
 from onelayer.tasks import Task, splits, text
 from onelayer.tasks.extras import need
 from onelayer.tasks.files import Row
@@ -91,12 +91,15 @@ def make(
 def _forms(locales: tuple[str, ...]) -> tuple[list[Form], list[str]]:
     """Every way to write a date that can be read in one way only; and what was left out."""
     dates = need("babel.dates", "dates in many locales")
-    known = need("babel.localedata", "dates in many locales").locale_identifiers()
+    known = sorted(need("babel.localedata", "dates in many locales").locale_identifiers())
     if not locales:
         raise BadInput("locales: none was given. Name at least one, such as en")
     for locale in locales:
         if locale not in known:
-            raise unknown("locale", locale, known)
+            raise BadInput(
+                f"unknown locale {locale!r}; did you mean {', '.join(nearest(locale, known)[:5])}? Allowed: the "
+                f"{len(known):,} of CLDR, such as en, de_AT, pt_BR"
+            )
 
     def form(owner: str, pattern: str, locale: str) -> Form:
         return owner, partial(_written, dates.format_date, pattern, locale)

@@ -32,7 +32,8 @@ class Rows(NamedTuple):
 def read_text(path: str, what: str) -> tuple[str, dict[str, Any]]:
     """The whole of a file, and {"path", "sha256", "lines"}. what: the setting that named it, for messages."""
     if not path:
-        raise BadInput(f"{what}: no file was given. Name one, such as --task.{what.replace('_', '-')} words.tsv")
+        example = "text.txt" if what == "path" else "words.tsv"
+        raise BadInput(f"{what}: no file was given. Name one, such as --task.{what.replace('_', '-')} {example}")
     try:
         raw = Path(path).read_bytes()
     except OSError as error:
