@@ -252,6 +252,17 @@ def test_answers_that_share_a_source_read_as_if_each_had_its_own(position):
     assert kept.layers[0].k.shape[0] == 6
 
 
+def test_a_decoder_only_model_of_lines_ends_them():
+    p, cfg = model(7, towards_end=2.0, architecture="decoder_only")
+    found = [a for [a] in decode(p, cfg, PROMPTS, limit=3, ends=True)]
+    assert {a.cut for a in found} == {True, False}
+    for [one], other in zip(decode(p, cfg, PROMPTS, Beam(1, 0.0), limit=3, ends=True), found, strict=True):
+        same([one], [other])
+    for prompt, answer in zip(PROMPTS, found, strict=True):
+        if not answer.cut and len(prompt) + len(answer.tokens) <= cfg.n_ctx:
+            assert log_p(p, cfg, prompt, list(answer.tokens)).argmax() == EOS
+
+
 def test_a_text_longer_than_the_window_goes_on_from_its_latter_half():
     p, cfg = model(architecture="decoder_only", position="learned", n_ctx=8)
     [[answer]] = decode(p, cfg, PROMPTS[:1], limit=20)

@@ -238,7 +238,7 @@ def write(tmp_path):
     return put
 
 
-TSV = "ab\tx y\nc\tz\n\n bca \ty z\ncc\tz z\n"
+TSV = "ab\tx y\nc\tz\n\nbca\ty z\ncc\tz z\n"
 
 
 def test_two_columns_zipped_or_not(write):
@@ -445,8 +445,6 @@ def test_language_is_the_text_shifted_by_one(write):
             assert units.decode(batch.targets[i]) == part[at + 1 : at + 9]
     assert task.train.tokens.base is not None and task.train.tokens.strides == (8, 8)  # a view of the one text
     assert units.vocabulary == (*SPECIALS, *sorted(set(parts["train"]))) and task.text.pairs == {}
-    most = max(sorted(set(SONG)), key=parts["train"].count)
-    assert np.isclose(task.facts["majority_token_accuracy"], np.mean(task.test.targets == units.encode(most)[0]))
     assert task.facts["characters"] == {
         split: batch.targets.size for split, batch in (("valid", task.valid), ("test", task.test))
     }

@@ -9,13 +9,14 @@ from talking import V, model
 
 from onelayer.decoding.decode import Beam, Sample, decode
 from onelayer.errors import BadInput
+from onelayer.layers import cross_entropy
 from onelayer.models import decoder_only, encoder_decoder
-from onelayer.tasks import Batch, Pair, Task, Text, arithmetic
+from onelayer.tasks import Batch, Pair, Task, Text, arithmetic, language
 from onelayer.tasks.text import build
 from onelayer.tasks.units import BOS, EOS, SPECIALS, UNK, Units
 from onelayer.words.alignment import align
 from onelayer.words.answers import Talk, answers, encoded, unknown
-from onelayer.words.language import surprise
+from onelayer.words.language import surprise, surprise_at
 from onelayer.words.progress import progress
 from onelayer.words.scores import in_words, score
 
@@ -53,6 +54,16 @@ def test_a_language_models_answer_begins_with_the_prompt():
     assert LETTERS.decode(said.tokens) == said.text[3:]
     with pytest.raises(BadInput, match="text 2 is empty"):
         answers(lm(), ["a", ""])
+
+
+def test_a_language_model_of_words_begins_and_ends_lines():
+    p, cfg = model(architecture="decoder_only")
+    speaks = Talk(p, cfg, None, PHONES)
+    found = [best for best, *_ in answers(speaks, ["AH B", "", "D"], limit=12)]
+    expected = decode(p, cfg, [[EOS, 4, 5], [EOS], [EOS, 7]], limit=12, ends=True)
+    assert [a.tokens for a in found] == [a.tokens for [a] in expected]
+    assert found[0].text == PHONES.decode([4, 5, *found[0].tokens])
+    assert found[1].text == PHONES.decode(found[1].tokens)
 
 
 def test_unknown_symbols_are_named_and_read_as_unk():
@@ -178,6 +189,20 @@ def test_surprise_predicts_every_token_once_from_what_its_window_holds(n, stride
     assert found["bits_per_character"] == pytest.approx(total / (n - 1) / math.log(2), rel=1e-9)
     assert found["tokens"] == n - 1
     assert "teacher-forced" in found["evaluation"]
+
+
+@pytest.mark.parametrize("units", ["characters", "words"])
+def test_surprise_at_a_split_in_windows_is_the_loss_in_training(tmp_path, units):
+    (tmp_path / "text.txt").write_text("the cat sat on a mat and the dog ran\n" * 12)
+    task = language.make(str(tmp_path / "text.txt"), units=units, context=6, valid_share=0.2, test_share=0.2)
+    p, cfg = model(architecture="decoder_only", n_ctx=6, vocab_size=len(task.vocabulary))
+    logits, _ = decoder_only.forward(p, np.asarray(task.test.tokens), cfg)
+    loss, _ = cross_entropy.forward(logits, np.asarray(task.test.targets))
+    found = surprise_at(p, cfg, task, "test", stride=6)
+    assert found["nats_per_token"] == pytest.approx(float(loss), rel=1e-10)
+    bits = float(loss) * task.test.targets.size / math.log(2)
+    assert found["bits_per_character"] == pytest.approx(bits / task.facts["characters"]["test"], rel=1e-10)
+    assert surprise_at(p, cfg, task, "test")["tokens"] == task.test.targets.size
 
 
 def test_more_to_go_by_is_the_default_and_characters_are_those_of_the_text():

@@ -59,14 +59,16 @@ def decode(
     limit: int | None = None,
     budget: int = BUDGET,
     tell: Callable[[int], object] | None = None,
+    ends: bool | None = None,
 ) -> list[list[Answer]]:
     """The answers to each source, the best first.
 
     limit: the most tokens of an answer, <eos> not counted; None: n_ctx − 1, which is what training had room for.
     tell: called after each batch with the number of sources that are done.
+    ends: whether <eos> ends an answer; None: of an encoder-decoder it does, a decoder-only model goes on to the limit.
     """
     _check(how)
-    talker = speaker(map_tree(np.asarray, params), cfg)
+    talker = speaker(map_tree(np.asarray, params), cfg, ends)
     longest = max(map(len, sources), default=0)
     rules = Rules(max(cfg.n_ctx - 1, 1) if limit is None else limit, talker.eos)
     if rules.limit < 1:
@@ -74,7 +76,8 @@ def decode(
     talker.check(longest, rules.limit)
     if isinstance(how, Sample) and how.n > 1:
         asked = [source for source in sources for _ in range(how.n)]
-        one = decode(params, cfg, asked, how._replace(n=1), limit, budget, tell and (lambda done: tell(done // how.n)))
+        each = tell and (lambda done: tell(done // how.n))
+        one = decode(params, cfg, asked, how._replace(n=1), limit, budget, each, ends)
         return [[a for [a] in one[i : i + how.n]] for i in range(0, len(one), how.n)]
 
     found: list[list[Answer]] = [[] for _ in sources]

@@ -78,7 +78,8 @@ def _sacrebleu(metric: str, name: str, said: Sequence[str], references: Referenc
     most = max(map(len, references))  # a stream each; where a sentence has fewer, None stands for "none"
     streams = [[right[i] if i < len(right) else None for right in references] for i in range(most)]
     result = scorer.corpus_score(list(said), streams)
-    return {name: float(result.score), f"{name}_signature": str(scorer.get_signature())}
+    # rounding may put a perfect score above 100
+    return {name: min(float(result.score), 100.0), f"{name}_signature": str(scorer.get_signature())}
 
 
 METRICS: dict[str, Callable[..., Any]] = {

@@ -74,7 +74,7 @@ class Crossed:
 
 @dataclass(frozen=True, eq=False)
 class Continuing:
-    """A decoder-only model that goes on with a text; nothing but the limit ends it."""
+    """A decoder-only model that goes on with a text; where its texts have no <eos>, nothing but the limit ends it."""
 
     params: Any
     cfg: ModelConfig
@@ -109,6 +109,7 @@ class Continuing:
 Speaker = Crossed | Continuing
 
 
-def speaker(params: Any, cfg: ModelConfig) -> Speaker:
-    """The speaker of a model; parameters are NumPy arrays."""
-    return (Crossed if cfg.architecture == "encoder_decoder" else Continuing)(params, cfg)
+def speaker(params: Any, cfg: ModelConfig, ends: bool | None = None) -> Speaker:
+    """The speaker of a model; parameters are NumPy arrays. ends: whether <eos> ends an answer; None: as is usual."""
+    kind = Crossed if cfg.architecture == "encoder_decoder" else Continuing
+    return kind(params, cfg) if ends is None else kind(params, cfg, EOS if ends else None)

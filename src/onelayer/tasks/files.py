@@ -4,8 +4,7 @@ Lines     end with a line feed (or carriage return and line feed) and with nothi
           stand in a sentence, and would put files that are parallel out of step. A byte order mark is passed over.
 
 Pairs     two columns with a tab between (`word <tab> p h o n e s`), or two files, of which line i belongs to line i.
-          White space around a side is no part of it. A line that is blank (on both sides) is passed over and counted;
-          one blank side is an error.
+          A line that is blank (on both sides) is passed over and counted; one side alone is an error.
 """
 
 import gzip
@@ -112,7 +111,7 @@ def read_pairs(path: str, target: str, what: str) -> Rows:
 def _side(text: str, side: str, number: int, path: str, what: str) -> str:
     if not text.strip():
         raise BadInput(f"{what}: line {number} of {path} has an empty {side}. Fill it in, or take the pair out")
-    return text.strip()
+    return text
 
 
 def _shown(line: str) -> str:

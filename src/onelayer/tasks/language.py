@@ -77,7 +77,6 @@ def make(
     batches = {split: _windows(some, context, 1 if split == "train" else context) for split, some in ids.items()}
     held_out = {split: batches[split] for split in ("valid", "test")}
     missing = {split: int(np.sum(batch.targets == UNK)) for split, batch in held_out.items()}
-    common = np.full((1, context), np.bincount(ids["train"]).argmax())
     return Task(
         name=f"{units} of {fact['path'].replace(chr(92), '/').rpartition('/')[2]}",
         vocabulary=learnt.vocabulary,
@@ -94,8 +93,6 @@ def make(
             "units": {"target": units},
             "vocabulary_sizes": {"target": len(learnt.vocabulary)},
             "unknown": missing,
-            "majority_accuracy": splits.majority(common, batches["test"].targets),  # every token of a window right
-            "majority_token_accuracy": splits.majority(common, batches["test"].targets, np.mean),
             "bigram_nats": ngram_nats(ids["train"], ids["test"], 2, len(learnt.vocabulary)),
             "files": [fact],
             "lower": lower,

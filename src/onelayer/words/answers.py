@@ -4,7 +4,8 @@
     answers(opened, ["abc"], Beam(5))[0][0].text
 
 A symbol that the vocabulary lacks is read as <unk>; `unknown` names it, so that a caller can warn or refuse.
-A language model goes on with the text: its answer begins with the prompt.
+A language model goes on with the text: its answer begins with the prompt. Of words or bpe, it has read texts line by
+line, each ended by <eos>: so a prompt begins a line, and <eos> ends the answer. Of characters, the limit alone does.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +54,7 @@ class Said(NamedTuple):
 def encoded(opened: Speaks, text: str) -> list[int]:
     """The tokens that the model reads beforehand."""
     if opened.source is None:
-        return opened.target.encode(text)
+        return [*([EOS] if _by_line(opened) else []), *opened.target.encode(text)]
     return [*opened.source.encode(text), EOS]
 
 
@@ -76,9 +77,15 @@ def answers(
     if opened.source is None and not all(read):
         empty = [bool(tokens) for tokens in read].index(False)
         raise BadInput(f"text {empty + 1} is empty: a language model goes on with a text, so give it a beginning")
-    found = decode(opened.params, opened.model, read, how, limit, tell=tell)
-    before = read if opened.source is None else [[] for _ in read]
+    ends = opened.source is not None or _by_line(opened)
+    found = decode(opened.params, opened.model, read, how, limit, tell=tell, ends=ends)
+    before = [tokens[_by_line(opened) :] if opened.source is None else [] for tokens in read]
     return [
         [Said(opened.target.decode([*prompt, *a.tokens]), *a) for a in some]
         for prompt, some in zip(before, found, strict=True)
     ]
+
+
+def _by_line(opened: Speaks) -> bool:
+    """Whether the model, if it is a language model, has read lines with an <eos> after each (tasks/language.py)."""
+    return opened.target.kind != "characters"

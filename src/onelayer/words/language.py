@@ -20,10 +20,20 @@ from ..errors import BadInput
 from ..fused import using
 from ..models import decoder_only
 from ..models.config import ModelConfig
+from ..tasks import Task
 
-__all__ = ["surprise"]
+__all__ = ["surprise", "surprise_at"]
 
 AT_ONCE = 1 << 20  # numbers in the largest array of a batch: more do not fit into a processor's cache
+
+
+def surprise_at(params: Any, model: ModelConfig, task: Task, split: str, stride: int | None = None) -> dict[str, Any]:
+    """The surprise at the text of a split, "valid" or "test", of a language task; stride: as below."""
+    batch = getattr(task, split)
+    if task.text is None or task.text.source is not None:
+        raise BadInput(f"the task '{task.name}' is no language model's; words/scores.py scores answers")
+    ids = np.append(np.ravel(batch.tokens), batch.targets[-1, -1])  # the windows follow each other without a gap
+    return surprise(params, model, ids, task.facts["characters"][split], stride)
 
 
 def surprise(
