@@ -37,12 +37,16 @@ COMMANDS: dict[str, str] = {  # name: what `onelayer --help` says of it
     "replay": "Run the backward again with routes cut: what changes in each gradient.",
     "microscope": "Write the page that takes a run's gradients apart, cell by cell, at every checkpoint.",
     "analyse": "What a run learnt: Fourier measures, restricted and excluded loss, phases, each with its control.",
+    "ablate": "Cut frequencies out of a network, or keep them alone: what does it still answer?",
+    "rescale": "Scale weights and logits apart: does the loss hang on the norm, or on the logits' scale?",
+    "branch": "Go on from a checkpoint with something changed, frozen, or transplanted, in a new run.",
     "gradcheck": "Check every hand-derived gradient against the complex-step derivative.",
     "positions": "List every positional encoding, show one in pictures, or all on one page.",
     "bench": "Measure the training step against PyTorch and naive JAX, on this machine.",
     "report": "Write the page of a run: one HTML file that opens without a network.",
 }
 LOOKING = ("trace", "explain", "provenance", "examples", "ledger", "curvature", "replay", "microscope")
+CHANGING = ("ablate", "rescale", "branch")
 
 
 def build(asked: str = "") -> App:
@@ -56,7 +60,8 @@ def build(asked: str = "") -> App:
         suppress_keyboard_interrupt=False,
     )
     for name, line in COMMANDS.items():
-        module, group = f"onelayer.cli.{name}", "Look inside a run" if name in LOOKING else None
+        module = f"onelayer.cli.{name}"
+        group = "Look inside a run" if name in LOOKING else "Intervene in a run" if name in CHANGING else None
         if name == asked:
             app.command(getattr(import_module(module), name), name=name, group=group)
         else:

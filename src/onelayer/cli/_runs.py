@@ -96,8 +96,11 @@ def facts(result: Result, config: RunConfig, report: Path | None) -> dict[str, A
     }
 
 
-def conclude(result: Result, with_report: bool, as_json: bool) -> None:
-    """Write the report, print the figures, and end as the run did: 0, 1 diverged, 130 or 143 interrupted."""
+def conclude(result: Result, with_report: bool, as_json: bool, also: tuple[dict[str, Any], str] | None = None) -> None:
+    """Write the report, print the figures, and end as the run did: 0, 1 diverged, 130 or 143 interrupted.
+
+    also: more to say before the figures, as facts and in words.
+    """
     from ..report.terminal import summary
 
     config = Run(result.run).config
@@ -110,7 +113,8 @@ def conclude(result: Result, with_report: bool, as_json: bool) -> None:
         except (OSError, BadInput, WorkFailed) as error:
             trouble = WorkFailed(f"the run is complete, but its report could not be written: {error}")
     text = summary(result, config) + (f"\nreport  {report}" if report else "")
-    answer(facts(result, config, report), text, as_json=as_json)
+    more, words = also or ({}, "")
+    answer(facts(result, config, report) | more, "\n".join(filter(None, [words, text])), as_json=as_json)
     if trouble:
         raise trouble
     if result.status == "diverged":

@@ -80,11 +80,11 @@ class Subject:
                 found[name.removeprefix(f"{last}.")] = at_end.reshape(n, n, *at_end.shape[1:])
             return value
 
-        decoder_only.forward(self.params, self._tokens, cfg, read=1, tap=keep)
+        decoder_only.forward(self.params, self.tokens, cfg, read=1, tap=keep)
         return found
 
     @property
-    def _tokens(self) -> np.ndarray:
+    def tokens(self) -> np.ndarray:
         """Every question, a row each."""
         a, b = self.numbers
         if len(a) ** 2 * max(len(self.task.vocabulary), self.objective.model.d_mlp) > MOST:
@@ -97,7 +97,7 @@ class Subject:
         if self.said is not None:
             return self.said
         n = len(self.numbers[0])
-        batch = Batch(self._tokens, np.zeros((n * n, 1), dtype=np.int64))
+        batch = Batch(self.tokens, np.zeros((n * n, 1), dtype=np.int64))
         logits = objectives.forward(self.params, batch, self.objective)[0]
         return logits.reshape(n, n, -1)[..., :-1].astype(np.float64)
 

@@ -30,7 +30,7 @@ __all__ = ["FILTERS", "OPTIMIZERS", "PROJECTIONS", "SCHEDULES", "Parts", "decay_
 # name: where it stands; imported when asked for
 OPTIMIZERS = {name: f"onelayer.optimizers.{name}" for name in ("adamw", "adam", "sgd", "lion", "muon")}
 FILTERS = {f: f"onelayer.optimizers.filters.{f}" for f in ("clip", "grokfast_ema", "grokfast_ma", "orthogonal")}
-PROJECTIONS = {name: f"onelayer.optimizers.projections.{name}" for name in ("constant_norm",)}
+PROJECTIONS = {name: f"onelayer.optimizers.projections.{name}" for name in ("constant_norm", "frozen")}
 SCHEDULES = dict.fromkeys(
     ("constant", "linear_warmup", "cosine", "inverse_sqrt", "noam"), "onelayer.optimizers.schedules"
 )

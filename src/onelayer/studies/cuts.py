@@ -16,7 +16,7 @@ from ..errors import BadInput
 from ..microscope.gates import Gate, cut
 from ..training import step as training
 from ..training.engines.numpy_engine import Engine, check
-from ..training.loop import evaluates
+from ..training.loop import evaluates, refuse_branch
 from ..training.run_directory import Run
 
 __all__ = ["against_run"]
@@ -39,6 +39,7 @@ def against_run(
     if not 1 <= steps <= last:
         raise BadInput(f"{path} was measured up to step {last}; train for 1 to {last} steps, received {steps}")
     config = run.config
+    refuse_branch(config, "it cannot be trained again from its start")
     engine = Engine(config.model_copy(update={"engine": "numpy"}), config.task.make(config.seed))
     rules, gradient, state = training.make_rules(config), cut(gates), engine.start()
     rows = []

@@ -20,6 +20,7 @@ from ..microscope.explain import entry
 from ..microscope.ledger import Ledger
 from ..training.config import RunConfig
 from ..training.engines.numpy_engine import Engine
+from ..training.loop import refuse_branch
 from ..training.run_directory import Run
 
 __all__ = ["Kept", "anew", "of_run"]
@@ -48,6 +49,7 @@ def anew(
     last = config.steps if steps is None else steps
     if last < 1:
         raise BadInput(f"weights move from step 1 on; received step {last}")
+    refuse_branch(config, "its steps cannot be taken again from the first one")
     engine = Engine(config.model_copy(update={"engine": "numpy"}), config.task.make(config.seed))
     ledger = Ledger(config, engine.objective, by, classes=classes, judge=engine.test if loss else None)
     state = engine.start()

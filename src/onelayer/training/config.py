@@ -212,6 +212,16 @@ class CheckpointConfig(Section):
     )
 
 
+class BranchConfig(Section):
+    """Whence a run came that began with another's weights; `onelayer branch` writes it, branch.py explains it."""
+
+    run: str
+    step: int = Field(ge=0)
+    sha256: str = Field(description="of the parent's weights at that step")
+    optimizer: Literal["kept", "fresh"] = "fresh"
+    edits: tuple[str, ...] = Field(default=(), description="what was done to the weights before the first step")
+
+
 def _adamw() -> OptimizerConfig:
     return OptimizerConfig.model_validate({"name": "adamw", "lr": 1e-2, "beta2": 0.98, "weight_decay": 1.0})
 
@@ -242,6 +252,12 @@ class RunConfig(Section):
         description="of the factors in JAX's matrix products on a GPU or TPU; a CPU takes no notice",
     )
     seed: int = Field(default=0, ge=0)
+    branch: BranchConfig | None = Field(default=None, description="the run that it branched off, where it is a branch")
+
+    @property
+    def first_step(self) -> int:
+        """The step at which the run began: 0, but for a branch."""
+        return 0 if self.branch is None else self.branch.step
 
     def as_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

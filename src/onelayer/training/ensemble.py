@@ -109,6 +109,7 @@ def check(configs: Sequence[RunConfig]) -> None:
     if not configs:
         raise BadInput("an ensemble has one member or more; received none")
     first = configs[0]
+    loop.refuse_branch(first, "an ensemble begins with the weights that the seeds draw")
     if first.batch_size is not None:
         raise BadInput(f"an ensemble trains on full batches; received batch_size={first.batch_size}, leave it out")
     if first.evaluation.measures != "none":

@@ -44,14 +44,18 @@ def train(
     callback: Callback = ignore,
     watch: Watch | None = None,
     probe: measuring.Probe | None = None,
+    begin: TrainState | None = None,
 ) -> Result:
     """A new run in the directory `out` (None: runs/<task>-<operation>-<seed>-<time>), to its end.
 
     probe: what measures the network where the config asks for measures (measuring.py).
+    begin: the state that a branch starts with, at its config's first step; branch.py makes it.
     """
     _check_watch(config, watch)
+    if begin is None:
+        refuse_branch(config, "it cannot be trained from its config alone")
     path = run_directory.default_path(config) if out is None else Path(out)
-    session = _Session(path, config, callback, watch, probe)  # bad input shows here, before anything is written
+    session = _Session(path, config, callback, watch, probe, begin)  # bad input shows before anything is written
     with run_directory.create(path, config):
         return session.drive([])
 
@@ -72,6 +76,15 @@ def resume(
         return _Session(path, opened.config, callback, watch, probe).drive(notes)
 
 
+def refuse_branch(config: RunConfig, why: str) -> None:
+    """BadInput where a run did not begin with the weights that its seed draws."""
+    if config.branch is not None:
+        raise BadInput(
+            f"this run is a branch of {config.branch.run}, off step {config.branch.step}, whose weights its config "
+            f"does not hold: {why}. Branch anew: onelayer branch {config.branch.run} --step {config.branch.step}"
+        )
+
+
 def _check_watch(config: RunConfig, watch: Watch | None) -> None:
     if watch is not None and config.engine != "numpy":
         raise BadInput(
@@ -85,7 +98,8 @@ def _check_watch(config: RunConfig, watch: Watch | None) -> None:
 def evaluates(config: RunConfig, step: int) -> bool:
     """Whether the run is measured at this step."""
     when = config.evaluation
-    return step % when.every == 0 or step == config.steps or (step <= when.dense_until and step % when.dense_every == 0)
+    at_an_end = step in (config.first_step, config.steps)
+    return step % when.every == 0 or at_an_end or (step <= when.dense_until and step % when.dense_every == 0)
 
 
 def next_boundary(config: RunConfig, step: int) -> int:
@@ -108,7 +122,8 @@ def pinned(config: RunConfig, last: int) -> set[int]:
             wanted = [0, *(math.ceil(2 ** (k / 2)) for k in range(6, 2 * max(last, 1).bit_length()))]
         case steps:
             wanted = steps
-    return {next_boundary(config, step - 1) for step in wanted if 0 <= step <= last}
+    kept = {next_boundary(config, step - 1) for step in wanted if 0 <= step <= last}
+    return kept if config.branch is None else kept | {config.branch.step}
 
 
 # ---------------------------------------------------------------------------------------------------- signals
@@ -153,8 +168,9 @@ class _Session:
         callback: Callback,
         watch: Watch | None = None,
         probe: measuring.Probe | None = None,
+        begin: TrainState | None = None,
     ) -> None:
-        self.path, self.config, self.callback = path, config, callback
+        self.path, self.config, self.callback, self.begin = path, config, callback, begin
         self.checkpoints = path / "checkpoints"
         self.task = config.task.make(config.seed)
         self.facts = {key: value for key, value in self.task.facts.items() if isinstance(value, str | int | float)}
@@ -185,7 +201,7 @@ class _Session:
         record: dict[str, Any] = records[-1] if records else {}
         figures = fold(records, config.stop)
         self.measured = measuring.last_measured(records)
-        step, saved = (found.step, found.step) if found else (0, None)
+        step, saved = (found.step, found.step) if found else (config.first_step, None)
         before = float(found.about.get("seconds", 0.0)) if found else 0.0
         begun, busy, last = time.monotonic(), 0.0, {}
         self.callback(Started(self.path, config, step, self.facts, tuple(notes)))
@@ -205,7 +221,8 @@ class _Session:
                     self.log.append(record)
                     self.callback(Evaluated(step, record, figures, seconds()))
                 reason = self._reason(step, figures, seconds())
-                if step != saved and (reason or stop.signal or step % config.checkpoint.every == 0):
+                branched = self.begin is not None and step == config.first_step  # from here on it needs no parent
+                if step != saved and (reason or stop.signal or branched or step % config.checkpoint.every == 0):
                     self._save(state, step, seconds(), whole=True)
                     saved = step
                 elif step != saved and step in pinned(config, step):
@@ -303,6 +320,9 @@ class _Session:
                 f"{self.path} cannot be resumed: it was measured after step 0, but its checkpoints are gone. "
                 f"Put them back from a copy, or train anew: onelayer train --config {self.path}/config.json"
             )
+        if self.begin is not None:
+            return None, self.engine.from_host(self.begin)
+        refuse_branch(self.config, "it cannot be resumed, for it ended before its first checkpoint")
         return None, start
 
     def _fits(self, found: Checkpoint) -> None:
