@@ -1,8 +1,11 @@
 """The page of a run on words: an encoder-decoder on sentences of several scripts, and a language model on a line."""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import fake_runs
 import numpy as np
 import pytest
 from backends import CHROMIUM, needs
@@ -10,8 +13,8 @@ from backends import CHROMIUM, needs
 from onelayer.report import write_report
 from onelayer.report.page import sections
 from onelayer.report.run import Run
-from onelayer.report.section import Section
-from onelayer.report.walk import scene
+from onelayer.report.section import Matrix, Section
+from onelayer.report.walk import backward, scene
 from onelayer.training import configure, train
 
 PAIRS = """\
@@ -125,6 +128,110 @@ def test_attention_of_every_head_of_every_layer(tmp_path: Path) -> None:
     assert "läuft" in (next(iter(long[0].matrices.values())).rows or []), "the long sentence"
 
 
+# ---------------------------------------------------------------------------------------------------- the walk
+
+MODELS = [
+    {"norm": "pre"},
+    {"norm": "post", "attention_bias": True, "n_layers": 2},
+    {"norm": "none", "position": "rope", "activation": "gelu", "tied": "unembed", "embed_scale": False},
+    {"norm": "pre", "norm_kind": "rms", "position": "alibi", "n_encoder_layers": 2, "unembed_bias": True},
+    {"norm": "post", "position": "shaw", "tied": "all"},
+    {"norm": "none", "position": "fire"},
+    {"norm": "none", "position": "none"},
+]
+
+
+def untrained(path: Path, **model) -> Run:
+    """A run with first weights, so that nothing in it is small."""
+    file = path.with_suffix(".tsv")
+    file.write_text(PAIRS, encoding="utf-8")
+    task = {"name": "pairs", "train": str(file), "valid": str(file), "test": str(file), "source_units": "words",
+            "target_units": "words", "shared": model.get("tied") == "all"}  # fmt: skip
+    shape = {"architecture": "encoder_decoder", "d_model": 12, "n_heads": 3, "d_mlp": 20, "position": "sinusoidal"}
+    loss = {"label_smoothing": 0.1} if model.get("norm") == "post" else {}
+    return Run.at(fake_runs.make(path, fake_runs.config(task=task, model=shape | model, loss=loss), steps=(0,)))
+
+
+def computed(parts: Sequence[Matrix | str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """(what stands before the last =, computed; what stands behind it), where the signs say how."""
+    signs, matrices = [p for p in parts if isinstance(p, str)], [p for p in parts if isinstance(p, Matrix)]
+    A, *rest = (m.values for m in matrices)
+    match signs:
+        case ["×", "="]:
+            return A @ rest[0], rest[1]
+        case ["×", "+", "="]:
+            return A @ rest[0] + rest[1], rest[2]
+        case ["×", "÷ √K ="]:
+            return A @ rest[0] / 2, rest[1]  # K is 4
+        case ["÷ √K ="]:
+            return np.where(np.isnan(rest[0]), np.nan, A / 2), rest[0]
+        case ["∘ (", "− Σ A ∂A ) ="]:
+            dA = np.nan_to_num(rest[0])
+            return A * (dA - np.sum(A * dA, axis=1, keepdims=True)), rest[1]
+        case ["−", "=", scaled]:
+            np.testing.assert_allclose(A - rest[0], rest[1], rtol=1e-12)
+            count = scaled.removeprefix("× 1/").removesuffix(" =")
+            return rest[1] / int(count), rest[2]
+        case [*plus, "="] if set(plus) == {"+"}:
+            return A + sum(rest[:-1]), rest[-1]
+        case ["+", "=", "→ norm →"]:
+            return A + rest[0], rest[1]
+    return None
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: "-".join(map(str, model.values())))
+def test_what_is_drawn_as_an_equation_is_one(tmp_path: Path, model: dict) -> None:
+    run = untrained(tmp_path / "run", **model)
+    found = {name: section for name, section in sections(run).items() if name.startswith("walk")}
+    assert not [section.text for section in found.values() if "Not shown" in section.text]
+    checked, signs = 0, set()
+    for section in found.values():
+        for step in section.steps:
+            for equation in step.equations:
+                sides = computed(equation)
+                if sides is None:
+                    signs.add("".join(part for part in equation if isinstance(part, str)))
+                    continue
+                checked += 1
+                scale = np.nanmax(np.abs(sides[1]))
+                np.testing.assert_allclose(sides[0], sides[1], rtol=1e-9, atol=1e-12 * scale, err_msg=step.title)
+    assert checked >= 25
+    exact = model.get("position") not in ("alibi", "shaw", "fire")
+    assert not exact or all("→" in sign or sign in ("", ",", ",,", "×≈") for sign in signs), signs
+
+
+def test_the_walk_follows_the_gradients_of_the_trace(tmp_path: Path) -> None:
+    run = untrained(tmp_path / "run", norm="post")
+    one = scene.choose(run)
+    drawn = {m.name: m for step in backward.steps(one) for equation in step.equations for m in equation
+             if isinstance(m, Matrix)}  # fmt: skip
+    np.testing.assert_array_equal(drawn["∂memory"].values, one.slope("encoder.hook_memory"))
+    rows = dict(zip(drawn["∂W_E"].rows or [], drawn["∂W_E"].values, strict=True))
+    table = one.slope("encoder.embed.W_E")
+    for word, row in rows.items():
+        np.testing.assert_allclose(row, table[run.source_vocabulary.index(word)], rtol=1e-12)
+    assert np.count_nonzero(table.any(axis=1)) == len(rows)
+
+
+def test_the_way_back_is_checked_without_a_backward(words: Path) -> None:
+    one = scene.choose(Run.at(words))
+    for name, at in (("decoder.embed.W_E", (5, 2)), ("encoder.blocks.0.attn.W_K", (1, 3, 2))):
+        assert backward.complex_step(one, name, at) == pytest.approx(one.slope(name)[at], rel=1e-9, abs=1e-18)
+    text = backward.steps(one)[-1].text
+    missed = float(re.findall(r"misses by (\S+) of", text)[0].replace("−", "-"))
+    differ = float(re.findall(r"differ by (\S+) of", text)[0].replace("−", "-"))
+    assert missed < 1e-10 and differ < 1e-8
+
+
+def test_the_walk_says_the_numbers_of_the_run(words: Path) -> None:
+    one, found = scene.choose(Run.at(words)), shown(words)
+    assert one.pair is not None and f"“{one.pair.source}”" in found["walk"].text
+    assert "The model gets it right" in found["walk"].text
+    text = " ".join(step.text for step in found["walk"].steps)
+    assert f"So decoded, it writes “{one.pair.references[0]}”." in text
+    assert f"their mean is {one.trace.loss:.3g}".replace("-", "−") in text
+
+
 # ---------------------------------------------------------------------------------------------------- in a browser
 
 
@@ -164,6 +271,16 @@ def test_in_a_browser(words: Path, width: int, scheme) -> None:
             label = place.locator(".tokens.columns span").nth(column).bounding_box()
             assert label is not None
             assert label["x"] + label["width"] / 2 == pytest.approx(box["x"] + (column + 0.5) * across, abs=2)
+        step = page.locator("#walk .step", has=page.locator("h3", has_text="Masked self-attention: scores"))
+        equation = step.locator(".equation").first
+        equation.scroll_into_view_if_needed()
+        equation.locator("canvas").nth(2).hover(position={"x": 2, "y": 2})
+        assert equation.locator("output").inner_text().startswith("Q Kᵀ[“<bos>”, “<bos>”] = ")
+        bands = [
+            [band.is_visible() for band in matrix.locator(".band").all()]
+            for matrix in equation.locator("figure.matrix").all()
+        ]
+        assert bands == [[True, False], [False, True], [True, True]], "Q's row and Kᵀ's column"
         page.wait_for_selector("html[data-figures=drawn]")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert said == []

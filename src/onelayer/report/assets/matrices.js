@@ -8,6 +8,7 @@ const SIGNED = {
 };
 const TOKEN = 19; // pixels for a row or a column that stands for a token, at least
 const LARGE = [360, 32]; // of a map that stands alone: pixels for all its tokens, and for one, at most
+const NOTHING = [128, 128, 128, 90];
 const drawn = []; // every matrix, for when the page turns dark or light
 
 // ------------------------------------------------------------------------------------------------ numbers
@@ -22,6 +23,8 @@ export function format(x) {
   const size = Math.abs(x);
   return (size < 1e-3 || size >= 1e5 ? x.toExponential(3) : x.toPrecision(4)).replaceAll("-", "−");
 }
+
+const graphemes = new Intl.Segmenter(); // what is read as one character
 
 // ------------------------------------------------------------------------------------------------ colours
 
@@ -41,7 +44,7 @@ export class Matrix {
     Object.assign(this, about);
     [this.height, this.width] = about.shape;
     this.values = numbers(about.values);
-    this.largest = this.values.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+    this.largest = this.values.reduce((most, x) => (Math.abs(x) > most ? Math.abs(x) : most), 0); // NaN: nothing is there
     this.element = make("div", "cells");
     this.canvas = make("canvas");
     this.bands = ["row", "column"].map((way) => Object.assign(make("i", `band ${way}`), { hidden: true }));
@@ -58,11 +61,10 @@ export class Matrix {
     const words = this[side];
     const list = make("div", `tokens ${side}`);
     if (!words) return list;
-    const upright = side === "rows" || words.every((word) => [...word].length < 2);
-    list.classList.toggle("turned", !upright);
     list.append(
       ...words.map((word, i) => {
         const label = make("span", this.mark[side === "rows" ? 0 : 1] === i ? "marked" : "");
+        label.classList.toggle("turned", side === "columns" && [...graphemes.segment(word)].length > 1);
         const inner = make("bdi");
         inner.textContent = word;
         label.append(inner);
@@ -77,7 +79,7 @@ export class Matrix {
     const { canvas, height, width } = this;
     const token = this.large ? Math.max(TOKEN, Math.min(LARGE[1], Math.floor(LARGE[0] / Math.max(height, width)))) : TOKEN;
     this.element.style.setProperty("--token", `${token}px`);
-    this.down = this.rows ? token : pitch(height);
+    this.down = this.rows ? token : pitch(height) * (height > 8 ? 0.6 : 1);
     this.across = this.columns ? token : Math.min(pitch(width), Math.max(0.5, (room - (this.rows ? 90 : 2)) / width));
     const ratio = window.devicePixelRatio || 1;
     const [w, h] = [Math.round(width * this.across), Math.round(height * this.down)];
@@ -90,7 +92,7 @@ export class Matrix {
     const of = this.amounts ? scale(CIVIDIS) : scale(SIGNED[darkness.matches ? "dark" : "light"]);
     this.values.forEach((x, i) => {
       const share = this.amounts ? x : (1 + x / (this.largest || 1)) / 2;
-      image.data.set([...of(share), 255], 4 * i);
+      image.data.set(Number.isNaN(x) ? NOTHING : [...of(share), 255], 4 * i);
     });
     small.getContext("2d").putImageData(image, 0, 0);
     const pen = canvas.getContext("2d");
@@ -125,7 +127,8 @@ export class Matrix {
   said([row, column]) {
     const word = (labels, i) => (labels ? `“${labels[i]}”` : i);
     const at = [this.height > 1 ? word(this.rows, row) : null, word(this.columns, column)].filter((x) => x !== null);
-    return `${this.name}[${at.join(", ")}] = ${format(this.values[row * this.width + column])}`;
+    const x = this.values[row * this.width + column];
+    return `${this.name}[${at.join(", ")}]${Number.isNaN(x) ? ": not allowed" : ` = ${format(x)}`}`;
   }
 }
 

@@ -17,6 +17,8 @@ from onelayer.report.sections import (
     position,
     recipe,
     summary,
+    walk,
+    walk_back,
     weights,
 )
 
@@ -28,6 +30,8 @@ SECTIONS = {
     "flow": flow,
     "curvature": curvature,
     "attention": attention,
+    "walk": walk,
+    "walk_back": walk_back,
     "embedding": embedding,
     "position": position,
     "addressing": addressing,

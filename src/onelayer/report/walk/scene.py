@@ -8,7 +8,7 @@ nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -110,6 +110,7 @@ class Scene:
         return name in self.trace.values or name in self.trace.weights
 
 
+@lru_cache(maxsize=1)  # three sections of a page look at it
 def choose(run: Run) -> Scene:
     """The example of this run; BadInput where no split has one."""
     split = next((name for name in ("valid", "test") if getattr(run.task, name) is not None), "test")
