@@ -227,9 +227,18 @@ def test_a_second_interrupt_acts_at_once(tmp_path):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_trains(recipe, tmp_path):
-    small = {"task": {"p": 7, "train_fraction": 0.5}, "model": {"d_model": 8, "n_heads": 2, "d_mlp": 12}, "steps": 12}
+    (tmp_path / "text").write_text("".join(f"{a}{b} and {b}{a}\t{b}{a} or {a}{b}\n" for a in "abcd" for b in "efgh"))
+    tasks = {
+        "words": {"name": "reverse", "n_train": 60, "n_valid": 10, "n_test": 10, "longest": 6, "longer": 7},
+        "translation": {"name": "pairs", "train": str(tmp_path / "text"), "source_units": "words",
+                        "target_units": "words", "shared": True},
+        "language": {"name": "language", "path": str(tmp_path / "text"), "context": 8},
+    }  # fmt: skip
+    small = {"model": {"d_model": 8, "n_heads": 2, "d_mlp": 12}, "steps": 12}
+    task = {"task": tasks.get(recipe, {"p": 7, "train_fraction": 0.5})}
     fewer = {"batch_size": 8} if configure(recipe).batch_size else {}
-    result = train(configure(recipe, small, fewer), tmp_path / "run")
+    assert configure(None, task).recipe == recipe or recipe not in tasks
+    result = train(configure(recipe, small, fewer, task), tmp_path / "run")
     assert (result.status, result.step) == ("finished", 12)
     first, *_, last = Run(tmp_path / "run").metrics
     assert last["train_loss"] < first["train_loss"]

@@ -1,14 +1,17 @@
 """What the commands that drive runs share: a config's fields as options, the end of a run in words and in JSON."""
 
+import inspect
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 
+from .. import tasks
 from ..errors import BadInput, WorkFailed, unknown
+from ..models.config import ModelConfig
 from ..tasks import Task
 from ..training import Result, Run, RunConfig
 from ..training import config as configs
@@ -28,11 +31,13 @@ Fields: TypeAlias = Annotated[
 NoReport: TypeAlias = Annotated[bool, Parameter(name="--no-report", negative="", help="Do not write report.html.")]
 
 
-def changes(tokens: Sequence[str], *options: str) -> dict[str, Any]:
+def changes(tokens: Sequence[str], *options: str, task: str | None = None) -> dict[str, Any]:
     """`--model.d-model 64`, `--optimizer.lr=0.003` and `--set stop.on=none` as a nested config.
 
+    task: whose settings may be named without `task.`, as in `--train words.tsv`; a switch may stand alone (`--shared`).
     options: those of the command beside, to be listed where a word is unknown.
     """
+    own = {} if task is None else settings_of(task)
     dotted: dict[str, Any] = {}
     rest = list(tokens)
     while rest:
@@ -44,8 +49,13 @@ def changes(tokens: Sequence[str], *options: str) -> dict[str, Any]:
         if not token.startswith("--"):
             raise BadInput(f"received {token!r}, where an option is expected, such as --seed 1 or --model.d-model 64")
         name, equals, value = token[2:].partition("=")
-        if name.partition(".")[0].replace("-", "_") not in RunConfig.model_fields:
-            allowed = dict.fromkeys((*options, *(field.replace("_", "-") for field in RunConfig.model_fields)))
+        field = name.partition(".")[0].replace("-", "_")
+        if field not in RunConfig.model_fields and field in own and "." not in name:
+            name = f"task.{name}"
+            if own[field] is bool and not equals and (not rest or rest[0].startswith("--")):
+                equals, value = "=", "true"
+        elif field not in RunConfig.model_fields:
+            allowed = dict.fromkeys((*options, *(field.replace("_", "-") for field in (*own, *RunConfig.model_fields))))
             raise unknown("option", f"--{name}", [f"--{word}" for word in allowed])
         if not equals:
             if not rest:
@@ -53,6 +63,17 @@ def changes(tokens: Sequence[str], *options: str) -> dict[str, Any]:
             value = rest.pop(0)
         dotted[name] = configs.parse_value(value)
     return configs.nest(dotted)
+
+
+def settings_of(task: str) -> dict[str, Any]:
+    """The settings of a task, by name, with their types."""
+    return {name: p.annotation for name, p in inspect.signature(tasks.get(task)).parameters.items() if name != "seed"}
+
+
+def task_of(file: Mapping[str, Any]) -> str | None:
+    """The task that a config file names."""
+    task = file.get("task")
+    return task.get("name") if isinstance(task, Mapping) else task
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -69,6 +90,13 @@ def probe(config: RunConfig, task: Task) -> Measure | None:
     from ..grokking.probe import prepare
 
     return prepare(config, task)
+
+
+def speak(task: Task, model: ModelConfig) -> Callable[[Any], object]:
+    """What lets a run of strings say something at each evaluation; imported when asked for."""
+    from ..words.progress import progress
+
+    return progress(task, model)
 
 
 def facts(result: Result, config: RunConfig, report: Path | None) -> dict[str, Any]:

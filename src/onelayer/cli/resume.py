@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from ..training import config as configs
 from ..training import resume as go_on
 from ._common import Json
-from ._runs import Fields, NoReport, changes, conclude, given, probe
+from ._runs import Fields, NoReport, changes, conclude, given, probe, speak
 
 
 def resume(
@@ -30,5 +30,5 @@ def resume(
 
     asked = configs.merge(changes(fields), given(steps=steps, seconds=seconds))
     with Display() as display:
-        result = go_on(run, dict(configs.dotted(asked)), display, probe=probe)
+        result = go_on(run, dict(configs.dotted(asked)), display, probe=probe, speak=speak)
     conclude(result, not no_report, as_json)

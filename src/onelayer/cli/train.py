@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from ..training import configure
 from ..training import train as run_to_its_end
 from ._common import Json
-from ._runs import NoReport, changes, conclude, given, probe, read_config
+from ._runs import NoReport, changes, conclude, given, probe, read_config, speak, task_of
 
 
 def train(
@@ -23,8 +23,9 @@ def train(
     ],
     seed: Annotated[int | None, Parameter(help="Of the task, the first weights and the batches.")] = None,
     steps: Annotated[int | None, Parameter(help="The last step, at the latest.")] = None,
+    minutes: Annotated[float | None, Parameter(help="Stop after so much time; the schedule is fitted to it.")] = None,
     engine: Annotated[str | None, Parameter(help="numpy or jax.")] = None,
-    recipe: Annotated[str | None, Parameter(help="What the config starts from; `default` by default.")] = None,
+    recipe: Annotated[str | None, Parameter(help="What the config starts from; by default what fits the task.")] = None,
     config: Annotated[Path | None, Parameter(help="A .toml or .json file, laid over the recipe.")] = None,
     out: Annotated[Path | None, Parameter(help="The run's directory: new, or empty. By default one in runs/.")] = None,
     print_config: Annotated[bool, Parameter(negative="", help="Print the config as TOML, and train nothing.")] = False,
@@ -37,20 +38,15 @@ def train(
     """
     file = read_config(config)
     named = bool(task_and_fields) and not task_and_fields[0].startswith("--")
-    name = {"task": task_and_fields[0]} if named else {}
-    options = given(seed=seed, steps=steps, engine=engine, recipe=recipe)
-    chosen = configure(
-        recipe or file.get("recipe", "default"),
-        file,
-        name,
-        options,
-        changes(task_and_fields[named:], "config", "out", "print-config", "json"),
-    )
+    task = task_and_fields[0] if named else task_of(file)
+    options = given(seed=seed, steps=steps, engine=engine, recipe=recipe, seconds=minutes and 60 * minutes)
+    fields = changes(task_and_fields[named:], "minutes", "config", "out", "print-config", "json", task=task)
+    chosen = configure(recipe, file, {"task": task} if named else {}, options, fields)
     if print_config:
         print(chosen.to_toml(), end="")
         return
     from ..report.terminal import Display
 
     with Display() as display:
-        result = run_to_its_end(chosen, out, display, probe=probe)
+        result = run_to_its_end(chosen, out, display, probe=probe, speak=speak)
     conclude(result, not no_report, as_json)

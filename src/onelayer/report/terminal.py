@@ -1,6 +1,8 @@
-"""A run while it runs, on standard error: a bar, the losses, both accuracies as sparklines, and the phase it is in.
+"""A run while it runs, on standard error: a bar, how fast and how much longer, losses and accuracies as sparklines, and
+the phase it is in, or where it was best; of a run of strings, a few that it says.
 
-Where standard error is no terminal, plain lines instead: at steps that double, and when the phase changes.
+Where standard error is no terminal, plain lines instead: at steps that double, and when the phase changes; of a run of
+strings at every evaluation.
 """
 
 import math
@@ -56,6 +58,7 @@ class Display:
         self.history: list[dict[str, Any]] = []
         self.figures = Figures()
         self.step, self.first, self.seconds, self.begun = 0, 0, 0.0, time.monotonic()
+        self.rate, self.said = 0.0, ""  # targets a second; what a run of strings said last
         self._drawn, self._said, self._phase = 0.0, -1, ""
         self._live: Live | None = None
 
@@ -80,9 +83,9 @@ class Display:
                 self.figures = fold(self.history, event.config.stop)
                 self._begin(event)
             case Advanced():
-                self.step, _, self.seconds = event
+                self.step, _, self.seconds, self.rate = event
             case Evaluated():
-                self.step, record, self.figures, self.seconds = event
+                self.step, record, self.figures, self.seconds, self.said = event
                 self.history.append(record)
             case Checkpointed():
                 return
@@ -102,15 +105,29 @@ class Display:
         )
 
     def _line(self, event: Evaluated) -> None:
-        now = phase(event.figures)
-        if now != self._phase or event.step >= 2 * self._said:
-            r = event.record
-            self.console.print(
-                f"step {event.step:>6}  loss {number(r.get('train_loss'))} / {number(r.get('test_loss'))}  "
-                f"accuracy {percent(r.get('train_accuracy'))} / {percent(r.get('test_accuracy'))}  {now}",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
-            self._phase, self._said = now, max(event.step, 1)
+        assert self.config is not None
+        now, r = state(self.config, event.figures), event.record
+        if now == self._phase and event.step < 2 * self._said and not event.says:
+            return
+        held, accuracy = measured(r)
+        told = [
+            f"step {event.step:>6}  loss {number(r.get('train_loss'))} / {number(r.get(f'{held}_loss'))}",
+            f"accuracy {percent(r.get(f'train_{accuracy}'))} / {percent(r.get(f'{held}_{accuracy}'))}",
+        ]
+        if event.says:
+            told += [f"{self.rate:,.0f} tokens/s", self.left()] if self.rate else []
+        self.console.print("  ".join([*told, now]), markup=False, highlight=False, soft_wrap=True)
+        for line in event.says.splitlines():
+            self.console.print(f"       {line}", markup=False, highlight=False, soft_wrap=True)
+        self._phase, self._said = now, max(event.step, 1)
+
+    def left(self) -> str:
+        """How much longer it takes at most, at the pace so far."""
+        assert self.config is not None
+        pace = (self.step - self.first) / max(time.monotonic() - self.begun, 1e-9)
+        times = [(self.config.steps - self.step) / pace] if pace else []
+        times += [self.config.seconds - self.seconds] if self.config.seconds is not None else []
+        return f"{duration(max(min(times), 0))} left" if times else ""
 
     def picture(self) -> RenderableType:
         """What stands on the terminal now."""
@@ -122,25 +139,51 @@ class Display:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=max(total, 1), completed=self.step, width=wide),
-            f"step {self.step} of at most {total}", f"{rate:.0f}/s", f"{self.seconds:.0f} s",
+            f"step {self.step} of at most {total}", f"{rate:.0f}/s", f"{self.seconds:.0f} s", self.left(),
         )  # fmt: skip
         rows = Table.grid(padding=(0, 2))
-        rows.add_row("", Text("train", style="cyan"), "", Text("test", style="magenta"), "")
+        held, accuracy = measured(last)
+        rows.add_row("", Text("train", style="cyan"), "", Text(held, style="magenta"), "")
         half = max(6, (self.console.width - 44) // 2)
-        for label, name, show in (("accuracy", "accuracy", percent), ("loss", "loss", number)):
+        for label, name, show in ((accuracy.replace("_", " "), accuracy, percent), ("loss", "loss", number)):
             cells: list[RenderableType] = [label]
-            for split, style in (("train", "cyan"), ("test", "magenta")):
+            for split, style in (("train", "cyan"), (held, "magenta")):
                 values = [r[f"{split}_{name}"] for r in self.history if f"{split}_{name}" in r]
                 cells += [Text(_spark(values, half, name), style=style), show(last.get(f"{split}_{name}"))]
             rows.add_row(*cells)
         return Panel(
-            Group(bar, Text(), rows, Text(), Text(phase(self.figures), style="bold")), title=_title(self.config)
-        )
+            Group(
+                bar, Text(), rows, Text(), Text(state(self.config, self.figures), style="bold"),
+                *([Text(f"{self.rate:,.0f} tokens/s"), Text(), Text(self.said)] if self.said else []),
+            ),
+            title=_title(self.config),
+        )  # fmt: skip
+
+
+def measured(record: dict[str, Any]) -> tuple[str, str]:
+    """Which split stands beside train in a record, and how its accuracy is called there."""
+    held = "valid" if "valid_loss" in record else "test"
+    strings = "train_teacher_forced_accuracy" in record
+    return held, "teacher_forced_accuracy" if strings else "accuracy"
+
+
+def state(config: RunConfig, figures: Figures) -> str:
+    """Where a run stands: its phase, or, where it chooses its best weights and does not stop by a threshold, those."""
+    if config.stop.best is None or config.stop.on != "none" or figures.best is None:
+        return phase(figures)
+    return f"best {config.stop.best.replace('_', ' ')} {number(figures.best)} at step {figures.step_best}"
+
+
+def duration(seconds: float) -> str:
+    """75 as `1 min 15 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _spark(values: Sequence[float], width: int, name: str) -> str:
     """Accuracies between 0 and 1; losses on a log scale between their extremes."""
-    if name == "accuracy" or not values:
+    if name.endswith("accuracy") or not values:
         return sparkline(values, width)
     logs = [math.log10(max(value, 1e-12)) for value in values]
     return sparkline(logs, width, min(logs), max(logs))
@@ -160,13 +203,22 @@ def summary(result: Result, config: RunConfig) -> str:
     delay = ""
     if f.step_memorised and f.step_sustained:
         delay = f", {f.step_sustained / f.step_memorised:.1f} times as late"
-    rows = [
-        ("ended", f"{result.status} at step {result.step}: {result.reason} ({result.seconds:.1f} s)"),
-        (f"train accuracy ≥ {threshold}", at(f.step_memorised)),
-        (f"{metric} ≥ {threshold}", f"{at(f.step_generalised)} first; {at(f.step_sustained)} held{delay}"),
-        ("lowest after that", percent(f.minimum_after)),
-        ("final accuracy", f"train {percent(r.get('train_accuracy'))}, test {percent(r.get('test_accuracy'))}"),
-    ]
+    held, accuracy = measured(r)
+    rows = [("ended", f"{result.status} at step {result.step}: {result.reason} ({result.seconds:.1f} s)")]
+    if config.stop.metric in r:
+        rows += [
+            (f"train accuracy ≥ {threshold}", at(f.step_memorised)),
+            (f"{metric} ≥ {threshold}", f"{at(f.step_generalised)} first; {at(f.step_sustained)} held{delay}"),
+            ("lowest after that", percent(f.minimum_after)),
+        ]
+    if f.best is not None and config.stop.best:
+        rows.append((f"best {config.stop.best.replace('_', ' ')}", f"{number(f.best)}, {at(f.step_best)}"))
+    rows.append(
+        (
+            f"final {accuracy.replace('_', ' ')}",
+            f"train {percent(r.get(f'train_{accuracy}'))}, {held} {percent(r.get(f'{held}_{accuracy}'))}",
+        )
+    )
     if "mirror_free_accuracy" in r:
         rows.append(("", f"of pairs whose mirror was not trained on {percent(r['mirror_free_accuracy'])}"))
     if "majority_accuracy" in result.facts:

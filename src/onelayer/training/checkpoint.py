@@ -9,8 +9,9 @@ Writing   into a temporary directory, every file flushed, then one rename (files
           directory behind, which the next writer removes; it never leaves half a checkpoint.
 Reading   recomputes every digest, then compares names, shapes and types with those the config asks for. Nothing is
           executed: safetensors holds numbers only.
-Keeping   the last few whole, for resuming; at pinned steps the model alone, for looking back: a snapshot. A snapshot is
-          not flushed, since nothing hangs on it: a crash of the machine may cost it, and it then does not verify.
+Keeping   the last few whole, for resuming; at pinned steps the model alone, for looking back: a snapshot. It is not
+          flushed, since nothing hangs on it: a crash of the machine may cost it, and it then does not verify. The best
+          model, where a run chooses one, and those that are to be averaged are kept alone too; the best is flushed.
 """
 
 import errno
@@ -79,11 +80,13 @@ def is_whole(path: Path) -> bool:
     return (path / "optimizer.safetensors").exists()
 
 
-def save(directory: Path, step: int, model: Tensors, optimizer: Tensors | None, about: Mapping[str, Any]) -> Path:
+def save(
+    directory: Path, step: int, model: Tensors, optimizer: Tensors | None, about: Mapping[str, Any], flush: bool = True
+) -> Path:
     """`directory/step-N`, on the disk when this returns; StorageError, and nothing changed, where that fails.
 
-    optimizer: None for a snapshot. The tensors are finite: the loop has looked. A checkpoint that is there already was
-    written by this run, so it stays; a snapshot that is there is written anew.
+    optimizer: None for a snapshot. flush: False where nothing hangs on it. The tensors are finite: the loop has looked.
+    A checkpoint that is there already was written by this run, so it stays; a snapshot that is there is written anew.
     """
     final = directory / f"step-{step}"
     if is_whole(final):
@@ -106,13 +109,13 @@ def save(directory: Path, step: int, model: Tensors, optimizer: Tensors | None, 
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for name, content in files.items():
-            write_file(temporary / name, content, flush=optimizer is not None)
-        if optimizer is not None:
+            write_file(temporary / name, content, flush=flush)
+        if flush:
             flush_directory(temporary)
         if final.exists():
             _remove(final)
         os.rename(temporary, final)
-        if optimizer is not None:
+        if flush:
             flush_directory(directory)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -127,19 +130,22 @@ def _remove(path: Path) -> None:
     shutil.rmtree(gone)
 
 
-def prune(directory: Path, keep: int, pinned: Collection[int]) -> None:
-    """Keep the last `keep` that are whole; of older ones the model alone at `pinned` steps, and nothing at others.
+def prune(directory: Path, keep: int, wanted: Collection[int], passing: Collection[int] = ()) -> None:
+    """Keep the last `keep` that are whole; of older ones the model alone at `wanted` steps, and nothing at others.
 
+    passing: steps whose model alone was kept for a while, and goes where it is wanted no more and a whole one follows.
     Only what carries a checkpoint's name is touched. A failure is no loss: the next call tries again.
     """
-    whole = [step for step in steps(directory) if is_whole(directory / f"step-{step}")]
-    for step in whole[:-keep]:
+    there = steps(directory)
+    whole = [step for step in there if is_whole(directory / f"step-{step}")]
+    past = [step for step in there if whole and step < whole[-1] and step in passing]
+    for step in dict.fromkeys((*whole[:-keep], *(step for step in past if step not in whole))):
         path = directory / f"step-{step}"
         try:
-            if step in pinned:
-                (path / "optimizer.safetensors").unlink()
-            else:
+            if step not in wanted:
                 _remove(path)
+            elif step in whole:
+                (path / "optimizer.safetensors").unlink()
         except OSError:
             continue
 

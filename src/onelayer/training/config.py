@@ -9,6 +9,7 @@ A config is hashable, equal to what it was before a round trip through JSON or T
 
 import inspect
 import json
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -66,8 +67,14 @@ class Named(Section):
 # ---------------------------------------------------------------------------------------------------- sections
 
 
+FILES = ("path", *(f"{split}{side}" for split in ("train", "valid", "test") for side in ("", "_target")))
+
+
 class TaskConfig(Named):
-    """What is learnt; the settings are those of the task's `make`. Its seed is the run's unless it is given here."""
+    """What is learnt; the settings are those of the task's `make`. Its seed is the run's unless it is given here.
+
+    Files get their whole path, so that a run can be gone on with from anywhere.
+    """
 
     name: str = "arithmetic"
     seed: int | None = Field(default=None, ge=0)
@@ -78,7 +85,8 @@ class TaskConfig(Named):
         for key in given:
             if key not in known:
                 raise unknown(f"setting of the task {name}", key, [*cls.model_fields, *known])
-        return {key: _typed(key, given.get(key, p.default), p.annotation) for key, p in known.items()}
+        typed = {key: _typed(key, given.get(key, p.default), p.annotation) for key, p in known.items()}
+        return {key: os.path.abspath(value) if key in FILES and value else value for key, value in typed.items()}
 
     def make(self, seed: int) -> tasks.Task:
         return tasks.make(self.name, **self.settings, seed=seed if self.seed is None else self.seed)
@@ -174,7 +182,7 @@ class LossConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """When both splits are measured: at the start, every so many steps, and at the end; densely early on.
+    """When the splits are measured: at the start, every so many steps, and at the end; densely early on.
 
     At some of these evaluations the network itself is measured too: training/measuring.py.
     """
@@ -190,15 +198,33 @@ class EvaluationConfig(Section):
     measures_growth: float = Field(
         default=1.1, ge=1, description="where nothing moves, the next is due at this factor of the last one's step"
     )
+    train_examples: int | None = Field(
+        default=None, ge=1, description="of train, measure so many, the same each time; None: all"
+    )
 
 
 class StopConfig(Section):
-    """When a run has learnt its task: the metric at or above the threshold in so many evaluations in a row."""
+    """When a run has learnt its task: the metric at the threshold or better in so many evaluations in a row; or when
+    it learns no more: `patience` evaluations in a row in which `best` did not become better. Of losses, less is better.
+    """
 
     on: Literal["sustained", "none"] = "sustained"
     metric: str = "test_accuracy"
     threshold: float = 0.99
     sustained: int = Field(default=5, ge=1)
+    best: str | None = Field(
+        default=None, description="the metric whose best evaluation's weights are kept, such as valid_loss; None: none"
+    )
+    patience: int | None = Field(default=None, ge=1, description="evaluations without a better `best`; None: no limit")
+
+    @model_validator(mode="after")
+    def _measured(self) -> "StopConfig":
+        if self.patience is not None and self.best is None:
+            raise BadInput(
+                f"patience = {self.patience} counts evaluations in which `best` does not become better; "
+                "set stop.best as well, such as valid_loss"
+            )
+        return self
 
 
 class CheckpointConfig(Section):
@@ -209,6 +235,9 @@ class CheckpointConfig(Section):
     pinned: Literal["log", "none", "all"] | tuple[int, ...] = Field(
         default="log",
         description="steps whose model is kept for looking back; log: 0, and twice in each doubling from 8 on",
+    )
+    average: int = Field(
+        default=0, ge=0, description="the models of the last so many checkpoints are kept, to be averaged; 0: none"
     )
 
 
@@ -239,7 +268,14 @@ class RunConfig(Section):
     filters: tuple[FilterConfig, ...] = ()
     projections: tuple[ProjectionConfig, ...] = ()
     loss: LossConfig = Field(default_factory=LossConfig)
-    batch_size: int | None = Field(default=None, ge=1, description="examples a step; None: all of them, in every step")
+    batch_size: int | None = Field(default=None, ge=1, description="examples a batch; None: all of them, in every step")
+    batch_tokens: int | None = Field(
+        default=None, ge=1, description="tokens a batch, padding included, source and target together; None: batch_size"
+    )
+    bucket: int = Field(
+        default=4, ge=1, description="with batch_tokens: examples lie together whose lengths agree, rounded up to this"
+    )
+    accumulate: int = Field(default=1, ge=1, description="batches that are taken as one, for one step")
     steps: int = Field(default=5000, ge=0, description="the last step, at the latest")
     seconds: float | None = Field(default=None, gt=0, description="stop after so much time; None: no limit")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
@@ -258,6 +294,21 @@ class RunConfig(Section):
     def first_step(self) -> int:
         """The step at which the run began: 0, but for a branch."""
         return 0 if self.branch is None else self.branch.step
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        if self.batch_size is not None and self.batch_tokens is not None:
+            raise BadInput(
+                f"batch_size = {self.batch_size} and batch_tokens = {self.batch_tokens} both say how large a batch is; "
+                "set one of them to null"
+            )
+        for field, usual in (("batch_tokens", None), ("accumulate", 1)):
+            if self.engine == "jax" and (value := getattr(self, field)) != usual:
+                raise BadInput(
+                    f"{field} = {value} is for the engine numpy: jax compiles one shape of batch. Set engine to numpy, "
+                    f"or {field} to {json.dumps(usual)}, with batch_size for batches of a fixed number of examples"
+                )
+        return self
 
     def as_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
@@ -353,7 +404,7 @@ def _complaints(error: ValidationError) -> Iterator[str]:
         where = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function"))
         reason = item.get("ctx", {}).get("error")
         if isinstance(reason, BadInput):
-            yield f"{where}: {reason}"
+            yield f"{where}: {reason}" if where else str(reason)
         elif item["type"] == "extra_forbidden":
             *path, key = item["loc"]
             allowed = nearest(key, _fields(path))

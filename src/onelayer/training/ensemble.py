@@ -201,7 +201,7 @@ class _Program:
 
         def accuracy(batch: Batch) -> Any:
             with using(attention_blocked.STAND_INS):
-                _, counts, correct = scores(own.state.params, batch, self.objective)
+                _, counts, correct, _ = scores(own.state.params, batch, self.objective)
             counted = counts > 0
             return (correct & counted).sum() / counted.sum()
 

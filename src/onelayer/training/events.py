@@ -28,6 +28,7 @@ class Advanced(NamedTuple):
     step: int
     loss: float  # of the last step's batch, before that step
     seconds: float
+    rate: float = 0.0  # targets that count, a second of this session's steps
 
 
 class Stepped(NamedTuple):
@@ -45,6 +46,7 @@ class Evaluated(NamedTuple):
     record: dict[str, Any]  # the line of metrics.jsonl
     figures: Figures
     seconds: float  # of training so far, evaluations and checkpoints included
+    says: str = ""  # of a run of strings, where it was asked: a few examples, decoded
 
 
 class Checkpointed(NamedTuple):
@@ -66,6 +68,7 @@ class Result(NamedTuple):
     signal: int | None = None  # that interrupted it
     busy: float = 0.0  # seconds of this session within the engine's steps; the rest is evaluation, metrics, checkpoints
     measuring: float = 0.0  # seconds of this session within the probe's measures
+    tokens: int = 0  # targets that counted in this session's steps
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in result.json; the run's place is not part of it."""

@@ -1,11 +1,14 @@
-"""What a run's measurements come to: when it memorised, when it generalised, whether that held.
+"""What a run's measurements come to: when it memorised, when it generalised, whether that held, when it was best.
 
 Four figures that are often taken for one are kept apart, since a run that crosses 99 % may fall back below it:
 
-    step_memorised     first evaluation with train accuracy ≥ threshold
-    step_generalised   first evaluation with the metric (test accuracy) ≥ threshold: the first crossing
-    step_sustained     first of the first n evaluations in a row with the metric ≥ threshold
-    minimum_after      the metric's lowest value at or after the first crossing
+    step_memorised     first evaluation with the metric, measured on train, at the threshold or better
+    step_generalised   first evaluation with the metric (test accuracy) there: the first crossing
+    step_sustained     first of the first n evaluations in a row with the metric there
+    minimum_after      the metric's worst value at or after the first crossing
+
+and where `stop.best` names a metric, the evaluation at which it was best (the earliest of equals), and how many have
+gone by since. Better is more, but of losses less.
 
 Figures are folded over the records one by one, so that a resumed run finds them again from its metrics.
 """
@@ -15,7 +18,7 @@ from typing import Any, NamedTuple
 
 from .config import StopConfig
 
-__all__ = ["Figures", "fold", "observe", "phase"]
+__all__ = ["Figures", "better", "fold", "observe", "phase"]
 
 
 class Figures(NamedTuple):
@@ -25,17 +28,41 @@ class Figures(NamedTuple):
     minimum_after: float | None = None
     streak: int = 0  # evaluations in a row at or above the threshold, up to now
     streak_start: int | None = None
+    step_best: int | None = None
+    best: float | None = None
+    since_best: int = 0  # evaluations after it
+
+
+def better(metric: str, a: float, b: float) -> bool:
+    """Whether a is better than b: more of it, or less of a loss."""
+    return a < b if metric.endswith("loss") else a > b
+
+
+def on_train(metric: str) -> str:
+    """The name of the same metric on the training examples; of a group's accuracy, plain accuracy."""
+    split, _, kind = metric.partition("_")
+    return f"train_{kind}" if split in ("train", "valid", "test") else "train_accuracy"
 
 
 def observe(figures: Figures, record: Mapping[str, Any], stop: StopConfig) -> Figures:
     """The figures after one more evaluation."""
-    step, value, train = record["step"], record.get(stop.metric), record.get("train_accuracy")
-    memorised, generalised, sustained, lowest, streak, start = figures
-    if memorised is None and train is not None and train >= stop.threshold:
-        memorised = step
+    step, metric = record["step"], stop.metric
+    value, train, chosen = record.get(metric), record.get(on_train(metric)), record.get(stop.best or "")
+    if chosen is not None:
+        if figures.best is None or better(stop.best or "", chosen, figures.best):
+            figures = figures._replace(step_best=step, best=chosen, since_best=0)
+        else:
+            figures = figures._replace(since_best=figures.since_best + 1)
+
+    def there(value: float) -> bool:
+        return not better(metric, stop.threshold, value)
+
+    if figures.step_memorised is None and train is not None and there(train):
+        figures = figures._replace(step_memorised=step)
     if value is None:
-        return figures._replace(step_memorised=memorised)
-    if value >= stop.threshold:
+        return figures
+    _, generalised, sustained, lowest, streak, start, *_ = figures
+    if there(value):
         streak, start = streak + 1, step if streak == 0 else start
         generalised = step if generalised is None else generalised
     else:
@@ -43,8 +70,10 @@ def observe(figures: Figures, record: Mapping[str, Any], stop: StopConfig) -> Fi
     if sustained is None and streak >= stop.sustained:
         sustained = start
     if generalised is not None:
-        lowest = value if lowest is None else min(lowest, value)
-    return Figures(memorised, generalised, sustained, lowest, streak, start)
+        lowest = value if lowest is None or better(metric, lowest, value) else lowest
+    return figures._replace(
+        step_generalised=generalised, step_sustained=sustained, minimum_after=lowest, streak=streak, streak_start=start
+    )
 
 
 def fold(records: Iterable[Mapping[str, Any]], stop: StopConfig) -> Figures:

@@ -98,13 +98,13 @@ def parse_json(text: bytes | str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, largest: int = LARGEST_JSON) -> dict[str, Any]:
     """A JSON object from a file that may hold anything; BadInput says what is wrong with it."""
     try:
         with open(path, "rb") as file:
-            text = file.read(LARGEST_JSON + 1)
-        if len(text) > LARGEST_JSON:
-            raise ValueError(f"larger than {LARGEST_JSON} bytes")
+            text = file.read(largest + 1)
+        if len(text) > largest:
+            raise ValueError(f"larger than {largest} bytes")
         value = parse_json(text)
         if not isinstance(value, dict):
             raise ValueError(f"a JSON object is expected, received {type(value).__name__}")

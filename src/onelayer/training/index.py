@@ -55,7 +55,7 @@ def row(path: Path) -> dict[str, Any]:
     }
 
 
-_SHOWN = tuple(name for name in Figures._fields if not name.startswith("streak"))
+_SHOWN = tuple(name for name in Figures._fields if name.startswith("step_") or name == "minimum_after")
 
 
 def listing(root: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,9 @@
 A boundary is a step at which something else than training is due: an evaluation, a checkpoint, the end. Boundaries hang
 on the config alone, so that a resumed run cuts its steps into the same chunks as one that was never interrupted.
 
+Where steps can be had one by one, a signal and the end of the time that the run was given are looked for more often:
+neither moves a boundary.
+
 At a boundary, in this order: evaluate and write the line; look whether to stop; write a checkpoint if one is due or the
 run stops. A checkpoint notes how far the metrics had come (bytes and SHA-256); a resume cuts them back to there, and
 takes an older checkpoint where either does not verify.
@@ -12,7 +15,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,9 +24,11 @@ import numpy as np
 
 from ..arrays import flatten, unflatten
 from ..errors import BadInput
-from . import checkpoint, engines, measuring, metrics, run_directory
+from ..models.config import ModelConfig
+from ..tasks import Task
+from . import checkpoint, engines, evaluation, measuring, metrics, run_directory, units_file
 from .checkpoint import Checkpoint
-from .config import RunConfig
+from .config import RunConfig, StopConfig
 from .engines import Diverged, Engine, TrainState, numpy_engine
 from .events import Advanced, Checkpointed, Evaluated, Event, Finished, Result, Started, Watch
 from .figures import Figures, fold, observe
@@ -32,6 +37,7 @@ from .files import StorageError, replace_file
 __all__ = ["resume", "train"]
 
 Callback = Callable[[Event], object]
+Speak = Callable[[Task, ModelConfig], Callable[[Any], object]]  # (task, model) -> what is asked, with the weights
 
 
 def ignore(event: Event) -> None:
@@ -45,18 +51,21 @@ def train(
     watch: Watch | None = None,
     probe: measuring.Probe | None = None,
     begin: TrainState | None = None,
+    speak: Speak | None = None,
 ) -> Result:
     """A new run in the directory `out` (None: runs/<task>-<operation>-<seed>-<time>), to its end.
 
     probe: what measures the network where the config asks for measures (measuring.py).
     begin: the state that a branch starts with, at its config's first step; branch.py makes it.
+    speak: what lets a run of strings say something at each evaluation, such as onelayer.words.progress.progress.
     """
     _check_watch(config, watch)
     if begin is None:
         refuse_branch(config, "it cannot be trained from its config alone")
     path = run_directory.default_path(config) if out is None else Path(out)
-    session = _Session(path, config, callback, watch, probe, begin)  # bad input shows before anything is written
-    with run_directory.create(path, config):
+    session = _Session(path, config, callback, watch, probe, begin, speak)  # bad input shows before anything is written
+    about = units_file.describe(session.task)
+    with run_directory.create(path, config, {} if about is None else {units_file.NAME: about}):
         return session.drive([])
 
 
@@ -66,6 +75,7 @@ def resume(
     callback: Callback = ignore,
     watch: Watch | None = None,
     probe: measuring.Probe | None = None,
+    speak: Speak | None = None,
 ) -> Result:
     """Goes on with a run, bit for bit; `changes={"steps": 20_000}` moves its end. A finished run stays as it is."""
     path = Path(run)
@@ -73,7 +83,24 @@ def resume(
         return result
     with run_directory.reopen(path, changes) as (opened, notes):
         _check_watch(opened.config, watch)
-        return _Session(path, opened.config, callback, watch, probe).drive(notes)
+        session = _Session(path, opened.config, callback, watch, probe, speak=speak)
+        units_file.check(path, session.task)
+        return session.drive(notes)
+
+
+def _check_metrics(config: RunConfig, task: Task) -> None:
+    """BadInput where the run is to stop, or to choose, by what is not measured."""
+    asked = {
+        "stop.metric": config.stop.metric if config.stop.on == "sustained" else None,
+        "stop.best": config.stop.best,
+    }
+    known = evaluation.names(task)
+    for field, metric in asked.items():
+        if metric is not None and metric not in known:
+            raise BadInput(
+                f"{field} = {metric} is not measured on the task {config.task.name}; allowed: {', '.join(known)}"
+                + ("; or stop.on = none" if field == "stop.metric" else "")
+            )
 
 
 def refuse_branch(config: RunConfig, why: str) -> None:
@@ -126,11 +153,27 @@ def pinned(config: RunConfig, last: int) -> set[int]:
     return kept if config.branch is None else kept | {config.branch.step}
 
 
+def bests(records: Iterable[Mapping[str, Any]], stop: StopConfig) -> list[int]:
+    """The steps of the evaluations that were better than all before them, by `stop.best`."""
+    found, figures = [], Figures()
+    for record in records:
+        figures = observe(figures, record, stop)
+        if figures.step_best == record["step"]:
+            found.append(record["step"])
+    return found
+
+
+def averaged(config: RunConfig, last: int, more: int = 0) -> list[int]:
+    """The steps, up to the last, whose models are averaged: of the last so many checkpoints that were due."""
+    every, n = config.checkpoint.every, config.checkpoint.average
+    return list(range(last // every * every, 0, -every))[: n + more if n else 0][::-1]
+
+
 # ---------------------------------------------------------------------------------------------------- signals
 
 
 class Stop:
-    """Ctrl-C and polite kills, taken note of: the chunk is finished first. A second one acts at once."""
+    """Ctrl-C and polite kills, taken note of: the steps under way are finished first. A second one acts at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -169,10 +212,12 @@ class _Session:
         watch: Watch | None = None,
         probe: measuring.Probe | None = None,
         begin: TrainState | None = None,
+        speak: Speak | None = None,
     ) -> None:
         self.path, self.config, self.callback, self.begin = path, config, callback, begin
         self.checkpoints = path / "checkpoints"
         self.task = config.task.make(config.seed)
+        _check_metrics(config, self.task)
         self.facts = {key: value for key, value in self.task.facts.items() if isinstance(value, str | int | float)}
         self.engine: Engine = engines.get(config.engine)(config, self.task)
         if isinstance(self.engine, numpy_engine.Engine):
@@ -180,7 +225,9 @@ class _Session:
         self.measure = measuring.prepare(config, self.task, probe)
         self.measured: Mapping[str, Any] | None = None  # the last record with measures
         self.measuring = 0.0  # seconds
+        self.say = speak(self.task, self.engine.objective.model) if speak and self.task.text is not None else None
         self.log: metrics.MetricsLog
+        self.bests: list[int] = []  # steps at which the run was better than ever before
 
     def drive(self, notes: list[str]) -> Result:
         """From wherever the directory stands to an end of some kind."""
@@ -199,45 +246,50 @@ class _Session:
         config = self.config
         records = metrics.read(self.path / "metrics.jsonl").records
         record: dict[str, Any] = records[-1] if records else {}
-        figures = fold(records, config.stop)
         self.measured = measuring.last_measured(records)
+        figures, self.bests = fold(records, config.stop), bests(records, config.stop)
         step, saved = (found.step, found.step) if found else (config.first_step, None)
         before = float(found.about.get("seconds", 0.0)) if found else 0.0
-        begun, busy, last = time.monotonic(), 0.0, {}
+        begun, busy, tokens, last = time.monotonic(), 0.0, 0.0, {}
         self.callback(Started(self.path, config, step, self.facts, tuple(notes)))
 
         def seconds() -> float:
             return before + time.monotonic() - begun
 
         def ended(status: str, reason: str) -> Result:
-            times = busy, self.measuring
+            times = busy, self.measuring, int(tokens)
             return Result(self.path, status, reason, step, seconds(), figures, record, self.facts, stop.signal, *times)
 
         try:
             while True:
-                if evaluates(config, step) and record.get("step", -1) < step:
+                late = config.seconds is not None and seconds() >= config.seconds  # a boundary may be far
+                if (evaluates(config, step) or late) and record.get("step", -1) < step:
                     record = self._measure(state, step, last)
                     figures = observe(figures, record, config.stop)
+                    if figures.step_best == step:
+                        self.bests.append(step)
                     self.log.append(record)
-                    self.callback(Evaluated(step, record, figures, seconds()))
+                    says = "" if self.say is None else str(self.say(self.engine.to_host(state).params))
+                    self.callback(Evaluated(step, record, figures, seconds(), says))
                 reason = self._reason(step, figures, seconds())
                 branched = self.begin is not None and step == config.first_step  # from here on it needs no parent
                 if step != saved and (reason or stop.signal or branched or step % config.checkpoint.every == 0):
                     self._save(state, step, seconds(), whole=True)
                     saved = step
-                elif step != saved and step in pinned(config, step):
+                elif step != saved and (step in pinned(config, step) or step == figures.step_best):
                     self._save(state, step, seconds(), whole=False)
                 if reason:
                     return ended("finished", reason)
                 if stop.signal:
                     return ended("interrupted", signal.strsignal(stop.signal) or f"signal {stop.signal}")
-                n = next_boundary(config, step) - step
+                n = min(next_boundary(config, step) - step, self.engine.stride)
                 started = time.monotonic()
                 state, series = self.engine.run(state, step, n)
                 busy += time.monotonic() - started
                 step += n
+                tokens += series.pop("tokens").sum()
                 last = {name: float(values[-1]) for name, values in series.items()}
-                self.callback(Advanced(step, last["loss"], seconds()))
+                self.callback(Advanced(step, last["loss"], seconds(), tokens / max(busy, 1e-9)))
         except Diverged as error:
             return ended("diverged", str(error))
         except StorageError as error:
@@ -267,6 +319,8 @@ class _Session:
             return f"{stop.metric} at least {stop.threshold} in {stop.sustained} evaluations in a row"
         if step >= self.config.steps:
             return f"all {self.config.steps} steps done"
+        if stop.patience is not None and figures.since_best >= stop.patience:
+            return f"{stop.best} did not become better in {stop.patience} evaluations, since step {figures.step_best}"
         if limit is not None and seconds >= limit:
             return f"{limit:g} seconds are over"
         return None
@@ -285,9 +339,21 @@ class _Session:
             "metrics": {"bytes": self.log.size, "sha256": self.log.sha256},
             "config": self.config.as_dict(),
         }
-        path = checkpoint.save(self.checkpoints, step, model, optimizer if whole else None, about)
-        checkpoint.prune(self.checkpoints, self.config.checkpoint.keep, pinned(self.config, step))
+        flush = whole or step in self.bests[-1:]
+        path = checkpoint.save(self.checkpoints, step, model, optimizer if whole else None, about, flush)
+        self._prune(step)
         self.callback(Checkpointed(step, path))
+
+    def _prune(self, step: int) -> None:
+        """Keep what resuming needs, what is pinned, and what the run chose: as of each checkpoint it may go back to."""
+        config = self.config
+        keep = config.checkpoint.keep
+        due = averaged(config, step, keep - 1)
+        back = [at for at in checkpoint.steps(self.checkpoints) if checkpoint.is_whole(self.checkpoints / f"step-{at}")]
+        chosen = {max((best for best in self.bests if best <= at), default=0) for at in (*back[-keep:], step)}
+        passing = {*self.bests, *(range(0, step, config.checkpoint.every) if config.checkpoint.average else ())}
+        wanted = pinned(config, step) | {*due, *(chosen if self.bests else ())}
+        checkpoint.prune(self.checkpoints, keep, wanted, passing)
 
     def _restore(self, notes: list[str]) -> tuple[Checkpoint | None, TrainState]:
         """The newest checkpoint that verifies; the start where there is none yet; BadInput where none verifies."""

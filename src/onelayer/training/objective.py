@@ -1,20 +1,23 @@
 """The objective: what a batch costs under the parameters, how each parameter would have to move, and who was right.
 
 loss and gradients   logits = model(batch), loss = cross_entropy(logits, targets), then the backward by hand
-scores               per example: its loss, and whether every target that counts was said (argmax)
+scores               per example: its loss, and how many of the targets that count were said (argmax)
 
 Pure functions of arrays: the same lines run under NumPy and inside JAX's jit.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..arrays import Array, array_namespace
+import numpy as np
+
+from ..arrays import Array, array_namespace, map_tree
 from ..layers import cross_entropy
 from ..models import decoder_only, encoder_decoder, tables
 from ..models.config import ModelConfig
 from ..tasks import Batch
 
-__all__ = ["Objective", "forward", "init", "loss_and_grads", "scores"]
+__all__ = ["Objective", "Scores", "accumulated", "forward", "init", "loss_and_grads", "scores"]
 
 
 class Objective(NamedTuple):
@@ -43,7 +46,8 @@ def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any
         )  # fmt: skip
     if tables.fits(cfg, batch.tokens.shape, objective.read):
         return tables.forward(params, batch.tokens, cfg)
-    return decoder_only.forward(params, batch.tokens, cfg, read=objective.read, ids=batch.ids)
+    read = min(objective.read, batch.tokens.shape[1])  # a batch as wide as its longest may be narrower than the task
+    return decoder_only.forward(params, batch.tokens, cfg, read=read, ids=batch.ids)
 
 
 def backward(dlogits: Array, cache: Any, objective: Objective) -> Any:
@@ -70,12 +74,37 @@ def loss_and_grads(
     return loss, backward(xp.astype(cross_entropy.backward(c), logits.dtype), cache, objective)
 
 
-def scores(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Array, Array]:
-    """Per example [B]: the summed loss of its targets, how many targets count, whether all of them were said."""
+class Scores(NamedTuple):
+    """Per example [B]. The loss is never smoothed, nor is a temperature in it: it is the surprise at what was right."""
+
+    loss: Array  # summed over its targets
+    count: Array  # how many targets count
+    correct: Array  # whether all of them were said
+    hits: Array  # how many of them were said
+
+
+def accumulated(params: Any, parts: Sequence[Batch], objective: Objective) -> tuple[Array, Any]:
+    """`loss_and_grads` of all the parts as one batch, one part after the other: each counts by its targets' weight.
+
+    loss = Σ n_i loss_i / Σ n_i, and so the gradient; n_i is the sum of the weights of part i.
+    """
+    amounts = [float(np.prod(b.targets.shape)) if b.weights is None else float(b.weights.sum()) for b in parts]
+    loss, grads = 0.0, None
+    for part, amount in zip(parts, amounts, strict=True):
+        share = amount / sum(amounts)
+        own, g = loss_and_grads(params, part, objective)
+        scaled = map_tree(lambda x, share=share: share * x, g)
+        loss = loss + share * own
+        grads = scaled if grads is None else map_tree(lambda a, b: a + b, grads, scaled)
+    return loss, grads
+
+
+def scores(params: Any, batch: Batch, objective: Objective) -> Scores:
+    """What the model, told the right answer so far, says next, at every target of each example."""
     return judge(forward(params, batch, objective)[0], batch)
 
 
-def judge(logits: Array, batch: Batch) -> tuple[Array, Array, Array]:
+def judge(logits: Array, batch: Batch) -> Scores:
     """The scores of what was said."""
     xp = array_namespace(logits)
     rows, targets = xp.reshape(logits, (-1, logits.shape[-1])), xp.reshape(batch.targets, (-1,))
@@ -85,4 +114,5 @@ def judge(logits: Array, batch: Batch) -> tuple[Array, Array, Array]:
     w = xp.ones(batch.targets.shape, dtype=logits.dtype) if batch.weights is None else batch.weights
     hit = xp.reshape(xp.argmax(rows, axis=-1) == targets, batch.targets.shape)
     correct = xp.all(xp.logical_or(hit, w == 0), axis=-1)
-    return xp.sum(w * xp.reshape(surprise, batch.targets.shape), axis=-1), xp.sum(w, axis=-1), correct
+    loss = xp.sum(w * xp.reshape(surprise, batch.targets.shape), axis=-1)
+    return Scores(loss, xp.sum(w, axis=-1), correct, xp.sum(xp.where(hit, w, xp.zeros_like(w)), axis=-1))

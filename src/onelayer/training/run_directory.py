@@ -2,6 +2,7 @@
 
     RUN/config.json       every choice, resolved; what `training/config.py` reads
     RUN/manifest.json     when and where: versions, git, BLAS, threads, device, of each session that wrote here
+    RUN/units.json        of a task of strings: its vocabularies, and the digests of its data (units_file.py)
     RUN/metrics.jsonl     one line an evaluation (metrics.py)
     RUN/checkpoints/      (checkpoint.py)
     RUN/result.json       how the last session ended, and the run's figures; absent while it runs or after a kill -9
@@ -124,8 +125,11 @@ def pretty(value: Mapping[str, Any]) -> bytes:
 
 
 @contextmanager
-def create(path: Path, config: RunConfig) -> Iterator[Run]:
-    """A new run, held for writing. An existing directory must be empty; nothing is ever overwritten."""
+def create(path: Path, config: RunConfig, beside: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[Run]:
+    """A new run, held for writing. An existing directory must be empty; nothing is ever overwritten.
+
+    beside: JSON objects that are written before the config, which makes the directory a run; by their files' names.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         taken = any(entry.name != "lock" for entry in path.iterdir())
@@ -148,6 +152,8 @@ def create(path: Path, config: RunConfig) -> Iterator[Run]:
             "sessions": [session],
             "config": config.as_dict(),
         }
+        for name, content in (beside or {}).items():
+            replace_file(path / name, (json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n").encode())
         replace_file(path / "manifest.json", pretty(manifest))
         replace_file(path / "config.json", config.to_json().encode())
         yield Run(path)
@@ -162,7 +168,7 @@ def reopen(path: Path, changes: Mapping[str, Any] | None = None) -> Iterator[tup
     run = Run(path)
     with lock(path):
         manifest, old = run.manifest, run.config
-        refuse_changes(manifest.get("config"), old.as_dict(), f"{path}/config.json was changed since the run began")
+        refuse_changes(_resolved(manifest), old.as_dict(), f"{path}/config.json was changed since the run began")
         new = resolve(merge(old.as_dict(), nest(changes or {})))
         refuse_changes(old.as_dict(), new.as_dict(), "a resumed run keeps its config")
         session = environment.describe(new.engine)
@@ -182,7 +188,7 @@ def finished(path: Path) -> Result | None:
     """The result of a run that has reached the end which its config asks for."""
     run = Run(path)
     result = run.result
-    if result is None or result.get("status") != "finished" or run.manifest.get("config") != run.config.as_dict():
+    if result is None or result.get("status") != "finished" or _resolved(run.manifest) != run.config.as_dict():
         return None
     try:
         return Result.from_dict(path, result)
@@ -190,9 +196,14 @@ def finished(path: Path) -> Result | None:
         raise BadInput(f"{path}/result.json is not what onelayer writes: {error}") from error
 
 
+def _resolved(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's config, with the fields that an older onelayer did not know at their defaults."""
+    return resolve(manifest.get("config") or {}).as_dict()
+
+
 def may_change(field: str) -> bool:
     """Whether a config's field decides only when the run ends, not what any of its steps does."""
-    return field in ("steps", "seconds") or field.startswith("stop.")
+    return field in ("steps", "seconds") or (field.startswith("stop.") and field != "stop.best")
 
 
 def refuse_changes(old: Any, new: Any, why: str) -> None:

@@ -48,7 +48,7 @@ class Rules(NamedTuple):
 
 def make_objective(config: RunConfig, task: Task) -> Objective:
     has_source = task.train.source is not None
-    read = {
+    read: dict[str, Any] = {
         "source_vocab_size": None if task.source_vocabulary is None else len(task.source_vocabulary),
         "source_n_ctx": task.source_n_ctx,
     }

@@ -12,6 +12,7 @@ import numpy as np
 from ...errors import WorkFailed, unknown
 from ...tasks import Task
 from ..config import RunConfig
+from ..objective import Objective
 from ..step import TrainState
 
 __all__ = ["ENGINES", "Diverged", "Engine", "TrainState", "get"]
@@ -32,6 +33,9 @@ class Diverged(WorkFailed):
 
 @runtime_checkable
 class Engine(Protocol):
+    objective: Objective
+    stride: int  # steps at a time, at most, so that signals are heard and progress is seen
+
     def __init__(self, config: RunConfig, task: Task) -> None: ...
 
     def start(self) -> TrainState:
@@ -39,11 +43,12 @@ class Engine(Protocol):
         ...
 
     def run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
-        """n steps from `step` on: the new state, and "loss" and "grad_norm" [n]. Diverged leaves `state` as it was."""
+        """n steps from `step` on: the new state, and "loss", "grad_norm" and "tokens" (targets that count) [n].
+        Diverged leaves `state` as it was."""
         ...
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """train_loss, train_accuracy, test_loss, test_accuracy, and NAME_accuracy for each group of the task."""
+        """The figures that `evaluation.names` lists: each split's loss and accuracy, and each group's accuracy."""
         ...
 
     def answers(self, state: TrainState) -> dict[str, np.ndarray]:

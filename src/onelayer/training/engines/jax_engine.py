@@ -14,13 +14,13 @@ from ...arrays import flatten, map_tree
 from ...fused import using
 from ...sublayers import attention_blocked
 from ...tasks import Batch, Task
+from .. import evaluation
 from .. import step as steps
-from ..batches import Batches
+from ..batches import Batches, chunks
 from ..config import RunConfig
-from ..objective import forward, scores
+from ..objective import Scores, forward, scores
 from ..step import TrainState
 from . import Diverged
-from .summary import summarise
 
 PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}  # JAX's names
 
@@ -39,15 +39,20 @@ class Drawn(NamedTuple):
 
 
 class Engine:
+    stride = 2**31  # a chunk is one program: cut otherwise it would be compiled anew
+
     def __init__(self, config: RunConfig, task: Task) -> None:
         if "float64" in (config.dtype, config.loss.variant):
             jax.config.update("jax_enable_x64", True)
         self.config, self.task = config, task
         self.objective = steps.make_objective(config, task)
         self.rules = steps.make_rules(config)
-        self.batches = Batches(task.train, config.batch_size, config.seed, self.objective.model)
-        splits = (self.batches.split(name, batch) for name, batch in (("train", task.train), ("test", task.test)))
-        self.train, self.test = (_on_device(split, config.dtype) for split in splits)
+        self.batches = Batches(task.train, config.batch_size, config.seed, self.objective.model, trim=False)
+        self.train = _on_device(self.batches.split("train", task.train), config.dtype)
+        self.splits = {
+            name: self.train if split is task.train else _on_device(self.batches.split(name, split), config.dtype)
+            for name, split in evaluation.splits(task, config).items()
+        }
         self._steps = jax.jit(self._scan)
         self._scores = jax.jit(using(attention_blocked.STAND_INS)(partial(scores, objective=self.objective)))
         self._answers = jax.jit(using(attention_blocked.STAND_INS)(self._logits))
@@ -63,20 +68,21 @@ class Engine:
         figures = {name: np.asarray(values, dtype=np.float64) for name, values in figures.items()}
         if not np.all(figures.pop("finite")):
             self._raise(state, step, n, drawn)
-        return new, figures
+        return new, figures | {"tokens": np.array([self.batches.tokens(t) for t in range(step, step + n)], float)}
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         figures: dict[str, float] = {}
-        for split, batch in (("train", self.train), ("test", self.test)):
+        for split, batch in self.splits.items():
+            some = chunks(batch, evaluation.chunk(self.task, batch), in_order=True)
             with in_precision(self.config):
-                parts = self._scores(state.params, batch)
-            figures |= summarise(self.task, split, *(np.asarray(part) for part in parts))
+                parts = [self._scores(state.params, part) for _, part in some]
+            together = (np.concatenate([np.asarray(a) for a in part]) for part in zip(*parts, strict=True))
+            figures |= evaluation.summarise(self.task, split, Scores(*together))
         return figures
 
     def answers(self, state: TrainState) -> dict[str, np.ndarray]:
-        splits = {"train": self.train, "test": self.test}
         with in_precision(self.config):
-            return {name: np.asarray(self._answers(state.params, batch)) for name, batch in splits.items()}
+            return {name: np.asarray(self._answers(state.params, batch)) for name, batch in self.splits.items()}
 
     def _logits(self, params: Any, batch: Batch) -> jax.Array:
         return forward(params, batch, self.objective)[0]

@@ -6,41 +6,53 @@ Where each step sees all training examples, an evaluation's forward pass over th
 Where the run is measured, so are all logits of an evaluation, until they have been asked for.
 """
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ... import kernels
-from ...arrays import flatten, map_tree
+from ...arrays import Array, flatten, map_tree
 from ...fused import using
 from ...sublayers import attention_blocked
 from ...tasks import Batch, Task
+from .. import evaluation
 from .. import step as steps
-from ..batches import Batches
+from ..batches import Batches, Lengths, chunks, lengths
 from ..config import RunConfig
 from ..events import Stepped, Watch
-from ..objective import forward, judge
-from ..step import TrainState
+from ..objective import Objective, Scores, accumulated, forward, judge
+from ..step import Gradient, TrainState
 from . import Diverged
 from .memory import keep_freed_memory
-from .summary import summarise
-
-CHUNK = 8192  # examples that are evaluated at once: bounds the memory of an evaluation
 
 
 class Engine:
+    stride = 25
+
     def __init__(self, config: RunConfig, task: Task) -> None:
         self.config, self.task = config, task
         self.objective = steps.make_objective(config, task)
         self.rules = steps.make_rules(config)
         train = _in_precision(task.train, config.dtype)
-        self.batches = Batches(train, config.batch_size, config.seed, self.objective.model)
-        self.train = self.batches.split("train", train)
-        self.test = self.batches.split("test", _in_precision(task.test, config.dtype))
+        self.batches = Batches(
+            train, config.batch_size, config.seed, self.objective.model,
+            tokens=config.batch_tokens, bucket=config.bucket, accumulate=config.accumulate,
+        )  # fmt: skip
+        self.splits = {
+            name: self.batches.split(name, train if split is task.train else _in_precision(split, config.dtype))
+            for name, split in evaluation.splits(task, config).items()
+        }
+        self._lengths = {name: lengths(split) for name, split in self.splits.items()}
         self._ahead: tuple[Any, Any] = (None, None)  # parameters, and their forward pass over the training examples
         self._said: tuple[Any, dict[str, np.ndarray]] = (None, {})  # parameters, and what they answered when evaluated
         self.watch: Watch | None = None
         keep_freed_memory()
+
+    @cached_property
+    def test(self) -> Batch:
+        """The test split, whether evaluations measure it or not."""
+        return self.batches.split("test", _in_precision(self.task.test, self.config.dtype))
 
     def start(self) -> TrainState:
         return _in_order(steps.start(self.objective, self.rules, self.config.seed, self.config.dtype))
@@ -50,19 +62,30 @@ class Engine:
             return self._run(state, step, n)
 
     def _run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
-        losses, norms = np.zeros(n), np.zeros(n)
+        losses, norms, tokens = np.zeros(n), np.zeros(n), np.zeros(n)
         for i in range(n):
             batch, ahead = self.batches.at(step + i), self._take_ahead(state)
             before = state
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # found below, and named
-                state, figures, raw = steps.take(state, batch, step + i, self.objective, self.rules, ahead)
+                gradient = self._in_parts(batch, step + i)
+                state, figures, raw = steps.take(state, batch, step + i, self.objective, self.rules, ahead, gradient)
                 state = _in_order(state)
-            losses[i], norms[i] = figures["loss"], figures["grad_norm"]
+            losses[i], norms[i], tokens[i] = figures["loss"], figures["grad_norm"], self.batches.tokens(step + i)
             check(step + i, losses[i], norms[i], raw, state.params)
             if self.watch is not None:
                 with using({}):  # who looks on looks with the definitions
                     self.watch(Stepped(step + i, before, batch, raw, state))
-        return state, {"loss": losses, "grad_norm": norms}
+        return state, {"loss": losses, "grad_norm": norms, "tokens": tokens}
+
+    def _in_parts(self, batch: Batch, step: int) -> Gradient | None:
+        """Where a step accumulates: the gradient of its batch, a part at a time. None: at once."""
+        if self.config.accumulate == 1:
+            return None
+
+        def gradient(params: Any, whole: Batch, objective: Objective) -> tuple[Array, Any]:
+            return accumulated(params, self.batches.parts(whole, step), objective)
+
+        return gradient
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         with using(kernels.available() | attention_blocked.STAND_INS):
@@ -71,22 +94,34 @@ class Engine:
     def _evaluate(self, state: TrainState) -> dict[str, float]:
         figures: dict[str, float] = {}
         keep, said = self.config.evaluation.measures != "none", {}
-        for split, batch in (("train", self.train), ("test", self.test)):
-            same = batch is self.batches.train and self.batches.size is None  # what the next step will see
-            if same and len(batch.tokens) <= CHUNK:
+        for split, batch in self.splits.items():
+            most = evaluation.chunk(self.task, batch)
+            same = batch is self.batches.train and self.batches.whole  # what the next step will see
+            if same and len(batch.tokens) <= most:
                 self._ahead = state.params, forward(state.params, batch, self.objective)
-                parts, logits = [judge(self._ahead[1][0], batch)], [self._ahead[1][0]]
+                found, logits = judge(self._ahead[1][0], batch), self._ahead[1][0]
             else:
-                parts, logits = [], []
-                for i in range(0, len(batch.tokens), CHUNK):
-                    some = map_tree(lambda a, i=i: a[i : i + CHUNK], batch)
-                    answered = forward(state.params, some, self.objective)[0]
-                    parts.append(judge(answered, some))
-                    logits += [answered] if keep else []
-            figures |= summarise(self.task, split, *(np.concatenate(part) for part in zip(*parts, strict=True)))
-            said |= {split: logits[0] if len(logits) == 1 else np.concatenate(logits)} if keep else {}
+                found, logits = self._judged(state.params, batch, most, self._lengths[split], keep)
+            figures |= evaluation.summarise(self.task, split, found)
+            said |= {split: logits} if keep else {}
         self._said = (state.params, said) if keep else (None, {})
         return figures
+
+    def _judged(
+        self, params: Any, batch: Batch, most: int, of: Lengths, keep: bool
+    ) -> tuple[Scores, np.ndarray | None]:
+        """The scores of a split in its order, so many examples at a time; and all of its logits where they are kept."""
+        order, parts, logits = [], [], []
+        for rows, part in chunks(batch, most, of, in_order=keep):
+            answered = forward(params, part, self.objective)[0]
+            order.append(rows)
+            parts.append(judge(answered, part))
+            logits += [answered] if keep else []
+        found = Scores(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        if not isinstance(order[0], slice):
+            back = np.argsort(np.concatenate(order))
+            found = Scores(*(part[back] for part in found))
+        return found, np.concatenate(logits) if keep else None
 
     def answers(self, state: TrainState) -> dict[str, np.ndarray]:
         """An evaluation of these very parameters has them already."""
