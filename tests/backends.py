@@ -25,6 +25,10 @@ CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrom
 # Every skip of the suite, in one place: what may be absent, and what is then not tested.
 SKIPS = {
     "torch": (find_spec("torch") is not None, "no PyTorch (pip install torch==2.13.0): the third oracle stays silent"),
+    "transformers": (
+        find_spec("transformers") is not None and find_spec("torch") is not None,
+        "no transformers and PyTorch (pip install transformers torch==2.13.0): GPT-2 is compared with NumPy alone",
+    ),
     "chromium": (CHROMIUM is not None, "no Chromium (apt-get install chromium): the report is not opened in a browser"),
     "numba": (find_spec("numba") is not None, "no numba (pip install onelayer[fast]): the fused kernels are not tried"),
     "/dev/full": (os.path.exists("/dev/full"), "no /dev/full here: a full disk is not tried"),

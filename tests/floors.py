@@ -14,7 +14,7 @@ FLOORS = {
     "sublayers": 3, "kernels": 3,
     "models": 4,
     "training": 5, "microscope": 5, "decoding": 5,
-    "grokking": 6, "studies": 6, "lab": 6, "bench": 6, "words": 6,
+    "grokking": 6, "studies": 6, "lab": 6, "bench": 6, "words": 6, "interchange": 6,
     "report": 7,
     "cli": 8,
     "": 9,

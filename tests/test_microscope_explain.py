@@ -20,6 +20,7 @@ CASES = [
     ("decoder_only", {"norm": "pre", "norm_kind": "rms", "position": "alibi", "n_layers": 2, "activation": "gelu"}),
     ("encoder_decoder", {"norm": "pre", "position": "learned", "tied": "all"}),
     ("encoder_decoder", {"norm": "post", "position": "rope", "n_layers": 2}),
+    ("encoder_decoder", {"norm": "post", "position": "sinusoidal", "final_norm": True}),
     ("encoder_decoder", {"norm": "none", "position": "t5", "activation": "quadratic", "scale": 0.2}),
     ("decoder_only", {"norm": "pre", "position": "learned", "n_layers": 2, "norm_kind": "rms"}),
 ]  # fmt: skip

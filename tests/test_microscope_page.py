@@ -130,9 +130,9 @@ def test_routes_add_up_to_the_gradient(tmp_path: Path, settings: dict[str, Any])
 
 
 @pytest.mark.parametrize("architecture", ["decoder_only", "encoder_decoder"])
-@pytest.mark.parametrize("norm", ["none", "pre", "post"])
-def test_what_is_read_is_the_sum_of_what_was_written(architecture: str, norm: str) -> None:
-    t = small_model(architecture, norm=norm, n_layers=2)
+@pytest.mark.parametrize(("norm", "final"), [("none", None), ("pre", None), ("post", None), ("post", True)])
+def test_what_is_read_is_the_sum_of_what_was_written(architecture: str, norm: str, final: bool | None) -> None:
+    t = small_model(architecture, norm=norm, n_layers=2, final_norm=final)
     for reader, parts in reads(t).items():
         total = sum(parts.values())
         stack = reader.partition("blocks.")[0] if "blocks" in reader else ""
@@ -148,10 +148,10 @@ def test_what_is_read_is_the_sum_of_what_was_written(architecture: str, norm: st
         assert stack in ("", "encoder.", "decoder.")
 
 
-@pytest.mark.parametrize("norm", ["none", "pre", "post"])
-def test_an_encoder_decoder_has_its_views(norm: str) -> None:
+@pytest.mark.parametrize(("norm", "final"), [("none", None), ("pre", None), ("post", None), ("post", True)])
+def test_an_encoder_decoder_has_its_views(norm: str, final: bool | None) -> None:
     """Every view is in the trace and is packed; every array that a formula reads is a view."""
-    t = small_model("encoder_decoder", norm=norm, n_layers=1)
+    t = small_model("encoder_decoder", norm=norm, n_layers=1, final_norm=final)
     step = payload.Step(t)
     names = {view["name"] for view in step.described()}
     assert {f"decoder.blocks.0.{part}.hook_pattern" for part in ("attn", "cross_attn")} <= names

@@ -91,6 +91,27 @@ def test_reading_only_the_last_positions_is_exact(tied: str) -> None:
     np.testing.assert_allclose(last, whole[:, -2:], rtol=1e-13)
 
 
+@pytest.mark.parametrize(("norm", "last", "architecture"), [
+    ("post", True, "decoder_only"), ("post", True, "encoder_decoder"), ("pre", False, "decoder_only"),
+])  # fmt: skip
+def test_a_last_norm_of_its_own_choice(norm: str, last: bool, architecture: str) -> None:
+    import jax
+
+    cfg = config(norm, architecture=architecture, position="sinusoidal", final_norm=last)
+    params = moved(cfg)
+    assert last == any("ln_final" in name for name in flatten(params))
+    want = jax.jit(jax.grad(lambda p: loss_of(p, cfg)[0]))(map_tree(jax.numpy.asarray, params))
+    assert_close_trees(by_hand(params, cfg), want, 1e-10)
+
+
+def test_without_a_seed_there_are_shapes_alone() -> None:
+    for architecture in (decoder_only, encoder_decoder):
+        cfg = config("post", position="learned", attention_bias=True)
+        drawn, shapes = (flatten(architecture.init(cfg, seed)) for seed in (0, None))
+        assert {name: a.shape for name, a in drawn.items()} == {name: a.shape for name, a in shapes.items()}
+        assert shapes["unembed.W_U"].strides == (0, 0)
+
+
 # ---------------------------------------------------------------------------------------------------- PyTorch
 
 
@@ -285,6 +306,7 @@ def test_a_tensor_more_moves_no_other() -> None:
         ({"position": "rope", "d_head": 5}, "head width must be even; received 5"),
         ({"position": "sinusoid"}, "unknown position 'sinusoid'; did you mean 'sinusoidal'"),
         ({"position": "rope", "position_settings": {"basis": 3}}, "did you mean 'base'"),
+        ({"norm": "none", "final_norm": True}, "final_norm = true needs a norm"),
         ({"tied": "all", "source_vocab_size": 5, "architecture": "encoder_decoder"}, "one joint vocabulary"),
     ],
 )

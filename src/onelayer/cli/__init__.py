@@ -44,6 +44,8 @@ COMMANDS: dict[str, str] = {  # name: what `onelayer --help` says of it
     "positions": "List every positional encoding, show one in pictures, or all on one page.",
     "bench": "Measure the training step against PyTorch and naive JAX, on this machine.",
     "report": "Write the page of a run: one HTML file that opens without a network.",
+    "export": "Write a run's weights for PyTorch, TransformerLens, Hugging Face's GPT-2, or as safetensors.",
+    "import": "Take in weights of those: the same logits here, or a refusal that says why not.",
 }
 LOOKING = ("trace", "explain", "provenance", "examples", "ledger", "curvature", "replay", "microscope")
 CHANGING = ("ablate", "rescale", "branch")

@@ -36,6 +36,7 @@ class ModelConfig(BaseModel):
     activation: str = "relu"
     norm: Literal["none", "pre", "post"] = "none"
     norm_kind: Literal["layer", "rms"] = "layer"
+    final_norm: bool | None = Field(None, description="a norm after the last block; None: where norm is 'pre'")
     norm_eps: float = Field(1e-5, gt=0)
     position: str = "learned"
     position_settings: dict[str, Any] = {}
@@ -67,6 +68,8 @@ class ModelConfig(BaseModel):
                 f"tied='all' shares one table between source ({self.source_vocab_size} tokens) and target "
                 f"({self.vocab_size}): use one joint vocabulary, or tied='unembed'"
             )
+        if self.final_norm and self.norm == "none":
+            raise BadInput("final_norm = true needs a norm; norm is 'none'. Allowed: 'pre' or 'post'")
         self.position_method.check(self.size())
         return self
 
@@ -74,6 +77,11 @@ class ModelConfig(BaseModel):
     def head_width(self) -> int:
         """K."""
         return self.d_head or self.d_model // self.n_heads
+
+    @property
+    def ends_normed(self) -> bool:
+        """Whether a norm of its own stands after the last block (`ln_final`)."""
+        return self.norm == "pre" if self.final_norm is None else self.final_norm
 
     @property
     def scale(self) -> float:

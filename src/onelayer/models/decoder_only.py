@@ -8,6 +8,7 @@ Forward   x = embed(tokens), positions added                         hook_embed,
           logits = unembed(post)
           norm "pre":  each sublayer reads norm(x), and the last post is normed once more (ln_final)
           norm "post": mid = norm(x + attention(x)), post = norm(mid + feed_forward(mid))
+          final_norm puts ln_final after either, or takes it away
 
 Backward  ∂a is ∂loss/∂a: the same wiring, upwards
           ∂mid = ∂post + through feed_forward        route_skip_mlp + route_mlp
@@ -65,8 +66,8 @@ class Cache(NamedTuple):
     unembed: unembedding.Cache
 
 
-def init(cfg: ModelConfig, seed: int) -> Params:
-    """The first weights, NumPy float64; cast them to the run's precision."""
+def init(cfg: ModelConfig, seed: int | None) -> Params:
+    """The first weights, NumPy float64; cast them to the run's precision. seed None: their shapes, without memory."""
     draw = Drawing(cfg, seed)
     in_attention = cfg.position_method.in_attention
     return Params(
@@ -81,7 +82,7 @@ def init(cfg: ModelConfig, seed: int) -> Params:
             )
             for i in range(cfg.n_layers)
         ),
-        ln_final=draw.norm() if cfg.norm == "pre" else None,
+        ln_final=draw.norm() if cfg.ends_normed else None,
         unembed=draw.unembedding("unembed"),
     )
 

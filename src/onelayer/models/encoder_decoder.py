@@ -87,8 +87,8 @@ class Cache(NamedTuple):
     unembed: unembedding.Cache
 
 
-def init(cfg: ModelConfig, seed: int) -> Params:
-    """The first weights, NumPy float64; cast them to the run's precision."""
+def init(cfg: ModelConfig, seed: int | None) -> Params:
+    """The first weights, NumPy float64; cast them to the run's precision. seed None: their shapes, without memory."""
     draw = Drawing(cfg, seed)
     there, here = cfg.size(causal=False, source=True), cfg.size()
     in_attention = cfg.position_method.in_attention
@@ -104,7 +104,7 @@ def init(cfg: ModelConfig, seed: int) -> Params:
         return DecoderBlock(draw.norm(), attn, draw.norm(), cross, draw.norm(), draw.feed_forward(f"{name}.mlp"))
 
     def final() -> normalise.Params:
-        return draw.norm() if cfg.norm == "pre" else None
+        return draw.norm() if cfg.ends_normed else None
 
     source_vocab = cfg.source_vocab_size or cfg.vocab_size
     return Params(

@@ -18,13 +18,19 @@ from .config import ModelConfig
 
 
 class Drawing:
-    """Draws the tensors of one model: `Drawing(cfg, seed).attention("blocks.0.attn", cfg.size())`."""
+    """Draws the tensors of one model: `Drawing(cfg, seed).attention("blocks.0.attn", cfg.size())`.
 
-    def __init__(self, cfg: ModelConfig, seed: int) -> None:
+    seed None: zeros that take no memory, for their shapes.
+    """
+
+    def __init__(self, cfg: ModelConfig, seed: int | None) -> None:
         self.cfg, self.seed = cfg, seed
 
     def weight(self, name: str, shape: tuple[int, ...], fan_in: int, fan_out: int, width: int) -> np.ndarray:
-        rng, cfg = generator(self.seed, "init", name), self.cfg
+        cfg = self.cfg
+        if self.seed is None:
+            return np.broadcast_to(0.0, shape)
+        rng = generator(self.seed, "init", name)
         if cfg.init == "xavier":
             bound = math.sqrt(6 / (fan_in + fan_out))
             return cfg.init_scale * rng.uniform(-bound, bound, shape)
@@ -33,6 +39,8 @@ class Drawing:
 
     def embedding(self, name: str, vocab: int) -> embedding.Params:
         D, cfg = self.cfg.d_model, self.cfg
+        if self.seed is None:
+            return embedding.Params(W_E=np.broadcast_to(0.0, (vocab, D)))
         deviation = 0.02 if cfg.init == "normal" else D**-0.5
         rng = generator(self.seed, "init", f"{name}.W_E")
         return embedding.Params(W_E=cfg.init_scale * deviation * rng.standard_normal((vocab, D)))
@@ -43,7 +51,7 @@ class Drawing:
         return unembedding.Params(W_U, np.zeros(V) if cfg.unembed_bias else None)
 
     def position(self, name: str, size: Any) -> Any:
-        drawn = self.cfg.position_method.init(generator(self.seed, "init", name), size)
+        drawn = self.cfg.position_method.init(generator(self.seed or 0, "init", name), size)
         return drawn
 
     def norm(self) -> layer_norm.Params | rms_norm.Params | None:

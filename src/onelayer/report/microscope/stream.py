@@ -65,7 +65,7 @@ def _walk(t: Trace, stack: Any, prefix: str, found: dict[str, Parts]) -> Parts:
         if i < len(stack.blocks) - 1:
             new = [label for label in parts if "head" in label or label == "feed-forward"]
             parts = _together(parts, f"block {i}", new)
-    return _normed(parts, stack.ln_final, t) if pre else parts
+    return _normed(parts, stack.ln_final, t)
 
 
 def _write_heads(t: Trace, parts: Parts, attention: str, word: str) -> Parts:

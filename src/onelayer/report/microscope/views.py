@@ -126,7 +126,7 @@ def _block(t: Trace, st: str, i: int, count: int) -> Iterator[View]:
     above = f"{st}blocks.{i + 1}.hook_resid_pre"
     if i < count - 1:
         back = Rule("same", {"of": [above, GRADIENT], "why": "the block above reads it"})
-    elif norm == "pre" and st != "encoder.":
+    elif f"{st}ln_final.hook_normalized" in t.values and st != "encoder.":
         back = _norm_back(t, f"{st}ln_final", [f"{scope}.hook_resid_post"])
     elif st == "encoder.":
         back = Rule("given")
