@@ -537,7 +537,7 @@ def smoothing_goes_to_words_alone_and_stays_out_of_what_is_reported() -> None:
     pulled = (np.exp(log_p) - q)[real].sum(0) / real.sum()  # what an output bias would feel
     assert pulled[units.PAD] > 0
     said = -np.take_along_axis(log_p, batch.targets[..., None], -1)[..., 0]
-    summed, count, _ = objective.scores(params, batch, goal)  # which the reports are made of: unsmoothed
+    summed, count, *_ = objective.scores(params, batch, goal)  # which the reports are made of: unsmoothed
     np.testing.assert_allclose([summed.sum(), count.sum()], [said[real].sum(), real.sum()], rtol=1e-6)
 
 
