@@ -595,7 +595,7 @@ def test_the_report_tells_what_the_network_computes(trained):
 
 def test_the_report_draws_the_logit_of_a_network_built_by_hand():
     s = by_hand()
-    assert "2 frequencies, 2 and 6" in circuit._told(s)
+    assert "in 2 of 6 frequencies (2 and 6): these hold 100\u00a0% of the logits' energy" in circuit._told(s, 7)
     (panel,) = circuit._logit(s)
     distance, spoken = panel.figure.data[0].x, panel.figure.data[0].y
     expected = 100 * sum(np.cos(2 * np.pi * k * np.array(distance) / P) for k in CHOSEN)

@@ -46,6 +46,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def shown(made: Path) -> dict[str, Section]:
+    """The sections of that page."""
+    return sections(Run.at(made))
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     return fake_runs.make(tmp_path / "small")
@@ -137,19 +143,18 @@ def test_text_and_data_cannot_break_out_of_their_place() -> None:
 # ---------------------------------------------------------------------------------------------------- sections
 
 
-def test_every_section_shows_itself(made: Path) -> None:
-    shown = sections(Run.at(made))
+def test_every_section_shows_itself(shown: dict[str, Section]) -> None:
     assert list(shown) == UNWATCHED
     for name, section in shown.items():
         assert section.text and "Not shown" not in section.text, name
-        assert section.panels or section.listings or name in ("summary", "microscope")
+        assert section.panels or section.listings or section.table or name in ("summary", "microscope")
         for panel in section.panels:
             assert panel.caption
             assert panel.figure.layout.xaxis.title.text and panel.figure.layout.yaxis.title.text
 
 
-def test_the_summary_says_what_the_metrics_say(made: Path) -> None:
-    summary = sections(Run.at(made))["summary"]
+def test_the_summary_says_what_the_metrics_say(shown: dict[str, Section]) -> None:
+    summary = shown["summary"]
     text = summary.text.replace("\u00a0", " ")
     assert (
         "A decoder-only Transformer of 1 layer was trained on x + y mod 113 with 3,830 questions; 8,939 others" in text
@@ -222,8 +227,8 @@ def test_other_operations(tmp_path: Path, operation: str, p: int, with_spectrum:
 @pytest.mark.parametrize(
     ("harm", "lost", "word"),
     [
-        (lambda run: shutil.rmtree(run / "checkpoints"), {"attention", "circuit", "embedding", "position"},
-         "no checkpoint"),
+        (lambda run: shutil.rmtree(run / "checkpoints"),
+         {"attention", "circuit", "embedding", "measures", "position"}, "no checkpoint"),
         (lambda run: (run / "metrics.jsonl").unlink(), {"summary", "curves", "weights"}, "no evaluation"),
         (lambda run: (run / "metrics.jsonl").write_bytes(b""), {"summary", "curves", "weights"}, "no evaluation"),
         (lambda run: (run / "metrics.jsonl").write_bytes(b'{"st'), {"summary", "curves", "weights"}, "no evaluation"),
@@ -351,9 +356,8 @@ def test_what_does_not_fit_is_refused() -> None:
         plots.heat_map(np.zeros((3, 3)), x_title="x", y_title="y", value="v", x_labels=["a", "b"])
 
 
-def test_the_sections_draw_the_runs_own_numbers(made: Path) -> None:
+def test_the_sections_draw_the_runs_own_numbers(made: Path, shown: dict[str, Section]) -> None:
     run = Run.at(made)
-    shown = sections(run)
     loss, accuracy = (panel.figure for panel in shown["curves"].panels)
     for figure, names in ((loss, ("train_loss", "test_loss")), (accuracy, ("train_accuracy", "test_accuracy"))):
         for index, name in enumerate(names):

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import BadInput
 from ..training.run_directory import Run
 from . import progress
@@ -85,10 +83,8 @@ def analyse(run: Path | str, step: int | None = None, names: Sequence[str] = ())
     measured = {name: measure(name, subject, twin) for name in asked if name not in reasons}
     fits = why_no_characters(subject) is None
     at = Run(run).snapshots[-1] if step is None else step
-    return Analysis(
-        Path(run), at, subject.key_frequencies if fits else None, None if names or not fits else _phases(run),
-        measured, reasons,
-    )  # fmt: skip
+    phases = progress.of_run(run, open_subject(run)) if fits and not names else None
+    return Analysis(Path(run), at, subject.key_frequencies if fits else None, phases, measured, reasons)
 
 
 def measure(name: str, subject: Subject, twin: Subject) -> dict[str, Any]:
@@ -104,17 +100,6 @@ def measure(name: str, subject: Subject, twin: Subject) -> dict[str, Any]:
 
 def _stands_out(value: float, control: float, high: bool) -> bool:
     return (value - control if high else control - value) > MARGIN * abs(value)
-
-
-def _phases(run: Path | str) -> Phases:
-    last = open_subject(run)
-    curve = progress.over_checkpoints(run, last)
-    records = [r for r in Run(run).metrics if "test_loss" in r]
-    if not records:
-        raise BadInput(f"{run} has no test loss in metrics.jsonl, by which its phases are told")
-    return progress.phases(
-        curve["step"], curve["excluded_loss"], [r["step"] for r in records], np.array([r["test_loss"] for r in records])
-    )
 
 
 def _refuse(run: Path | str, s: Subject, names: Sequence[str], reasons: dict[str, str]) -> None:

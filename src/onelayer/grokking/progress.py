@@ -1,24 +1,31 @@
-"""Progress: restricted and excluded loss over a run's checkpoints, and the phases that they tell apart.
+"""Progress: restricted and excluded loss over a run's steps, and the phases that they tell apart.
 
-Phases    memorising          until the excluded loss is at its lowest before its later peak: what is learnt
-                              so far needs no key frequency
-          circuit formation   until the test loss is above half of its maximum for the last time
-          clean-up            until the test loss is first below 1 % of its maximum, if it gets there
-          A phase that does not occur (an excluded loss that never rises by a tenth, a test loss that falls with the
-          training loss, or never) is None. Boundaries are steps of checkpoints or of evaluations, no finer.
-          The key frequencies are those of the last checkpoint throughout.
+Series    from what was measured during training, with the key frequencies of each moment; of a run that was not
+          measured, from its checkpoints, with the key frequencies of the last one throughout
+
+Phases    h(t) is the height that the test loss held: the lesser of this evaluation's and the one's before, so that a
+          single spike is none; top(t) the greatest h up to t.
+
+          clean-up            ends when the test loss is first below 1 % of top
+          memorising          ends where the excluded loss is lowest before its later peak, both before that end: what
+                              is learnt so far needs no key frequency
+          circuit formation   ends when h is above half of top for the last time, before that end
+          A phase that does not occur is None: no excluded loss that rises by a tenth, no circuit; a test loss that fell
+          while memorising, or never, no clean-up. A clean-up that does not get there ends in None. Boundaries are steps
+          of measurements or of evaluations, no finer.
 
 Source    Nanda et al. 2023, arXiv:2301.05217, section 5.2 (0 to 1,400, to 9,400, to 14,000 there; read off by eye).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arrays import unflatten
+from ..errors import BadInput
+from ..training.measuring import KEY
 from ..training.run_directory import Run
 from . import losses
 from .subject import Subject
@@ -32,6 +39,32 @@ class Phases(NamedTuple):
     clean_up: tuple[int, int | None] | None
 
 
+# ---------------------------------------------------------------------------------------------------- series
+
+
+def measured(records: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, list[Any]]:
+    """(steps, values): a measure as it was taken during training, wherever it was, and was finite."""
+    found = [(r["step"], r[KEY][name]) for r in records if r.get(KEY, {}).get(name) is not None]
+    return np.array([step for step, _ in found], dtype=int), [value for _, value in found]
+
+
+def by_key(values: Sequence[dict[str, float | None]]) -> tuple[list[str], np.ndarray]:
+    """(keys, [step, key]) of a measure that has a number for each key; NaN where there was none."""
+    keys = list(dict.fromkeys(key for value in values for key in value))
+    rows = [[np.nan if (x := value.get(key)) is None else x for key in keys] for value in values]
+    return keys, np.array(rows, dtype=float).reshape(len(values), len(keys))
+
+
+def over_training(records: Sequence[dict[str, Any]]) -> dict[str, np.ndarray] | None:
+    """COLUMNS, as measured during training; None where they were not, or at fewer than three steps."""
+    rows = [
+        (r["step"], r.get("train_loss", np.nan), r.get("test_loss", np.nan), *losses_)
+        for r in records
+        if None not in (losses_ := [r.get(KEY, {}).get(name) for name in COLUMNS[3:]])
+    ]
+    return _columns(rows) if len(rows) >= 3 else None
+
+
 def over_checkpoints(path: Path | str, last: Subject) -> dict[str, np.ndarray]:
     """COLUMNS, a value for each checkpoint; `last` is the subject of the last one.
 
@@ -39,10 +72,30 @@ def over_checkpoints(path: Path | str, last: Subject) -> dict[str, np.ndarray]:
     """
     run, keys, rows = Run(path), last.key_frequencies, []
     for step in run.snapshots:
-        s = replace(last, params=unflatten(run.parameters(step), last.params), keys=keys)
+        s = last.moved(unflatten(run.parameters(step), last.params), keys)
         full = losses.full_loss(s)
         rows.append((step, full["train"], full["test"], losses.restricted_loss(s), losses.excluded_loss(s)))
+    return _columns(rows)
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> dict[str, np.ndarray]:
     return {name: np.array(column) for name, column in zip(COLUMNS, zip(*rows, strict=True), strict=True)}
+
+
+# ---------------------------------------------------------------------------------------------------- phases
+
+
+def of_run(path: Path | str, last: Subject, curve: dict[str, np.ndarray] | None = None) -> Phases:
+    """The phases of a run whose operation has characters; `last` is the subject of the last checkpoint."""
+    records = [r for r in Run(path).metrics if "test_loss" in r]
+    if not records:
+        raise BadInput(f"{path} has no test loss in metrics.jsonl, by which its phases are told")
+    if curve is None:
+        curve = over_training(records)
+    if curve is None:
+        curve = over_checkpoints(path, last)
+    tested = np.array([r["test_loss"] for r in records])
+    return phases(curve["step"], curve["excluded_loss"], [r["step"] for r in records], tested)
 
 
 def phases(
@@ -51,18 +104,26 @@ def phases(
     evaluated: Sequence[int] | np.ndarray,
     test_loss: np.ndarray,
 ) -> Phases:
-    """From the excluded loss [len(steps)] of checkpoints and the test loss [len(evaluated)]."""
-    peaks = [max(excluded[i:]) for i in range(len(excluded))]
-    rises = [i for i in range(len(excluded)) if peaks[i] > 1.1 * excluded[i]]
-    if not rises:
-        return Phases((int(steps[0]), int(steps[-1])), None, None)
-    lowest = int(steps[min(rises, key=lambda i: excluded[i] - peaks[i])])
-    memorising = (int(steps[0]), lowest)
-    top = float(np.max(test_loss))
-    high = np.flatnonzero(test_loss > top / 2)
+    """From the excluded loss [len(steps)] where it was measured, and the test loss [len(evaluated)]."""
+    steps, evaluated = np.asarray(steps), np.asarray(evaluated)
+    held = np.minimum(test_loss, np.concatenate([test_loss[:1], test_loss[:-1]]))
+    top = np.maximum.accumulate(held)
+    low = np.flatnonzero(test_loss < top / 100)
+    clean = int(evaluated[low[0]]) if low.size else None
+
+    before = steps <= (steps[-1] if clean is None else clean)
+    excluded, first, last = excluded[before], int(steps[0]), int(steps[-1])
+    peaks = np.maximum.accumulate(excluded[::-1])[::-1]
+    rises = np.flatnonzero(peaks > 1.1 * excluded)
+    if not rises.size:
+        return Phases((first, last), None, None)
+    lowest = int(steps[rises[np.argmin(excluded[rises] - peaks[rises])]])
+    memorising = (first, lowest) if lowest > first else None
+
+    high = np.flatnonzero((held > top / 2) & (evaluated <= (evaluated[-1] if clean is None else clean)))
     if high[-1] + 1 == len(test_loss):  # it never fell
-        return Phases(memorising, (lowest, int(steps[-1])), None)
+        return Phases(memorising, (lowest, last), None)
     falling = int(evaluated[high[-1]])
-    clean = [int(step) for step, loss in zip(evaluated, test_loss, strict=True) if loss < top / 100]
     circuit = (lowest, falling) if falling > lowest else None
-    return Phases(memorising, circuit, (max(falling, lowest), clean[0] if clean else None))
+    begins = max(falling, lowest)
+    return Phases(memorising, circuit, None if clean is not None and clean <= begins else (begins, clean))

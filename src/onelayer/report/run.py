@@ -14,6 +14,8 @@ import numpy as np
 
 from onelayer.arrays import Array, flatten, generator, unflatten
 from onelayer.errors import BadInput
+from onelayer.grokking import progress
+from onelayer.grokking.subject import Subject, open_subject, why_no_characters
 from onelayer.microscope import gates
 from onelayer.models.config import ModelConfig
 from onelayer.tasks import Batch, Task
@@ -128,7 +130,45 @@ class Run:
         found = (self.directory.result or {}).get("metrics") or {}
         return {split: figures for split, figures in found.items() if isinstance(figures, dict) and figures}
 
+    def probed(self, name: str) -> tuple[np.ndarray, list[Any]]:
+        """(steps, values) of a measure of the network, wherever it was taken during training."""
+        return progress.measured(self.directory.metrics, name)
+
     # ------------------------------------------------------------------------------------------------ what it learnt
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether it is a decoder's run on an operation with two operands."""
+        return self.operands == 2 and self.model.architecture == "decoder_only"
+
+    @cached_property
+    def subject(self) -> Subject:
+        """The last network as the measures of grokking see it."""
+        return open_subject(self.directory.path)
+
+    @cached_property
+    def curve(self) -> dict[str, np.ndarray] | None:
+        """The columns of grokking.progress over the steps, as measured during training or else over the checkpoints;
+        None where the operation has no characters."""
+        if not self.has_pairs:
+            return None
+        found = progress.over_training(self.directory.metrics)
+        if found is None and why_no_characters(self.subject) is None:
+            found = progress.over_checkpoints(self.directory.path, self.subject)
+        return found
+
+    @cached_property
+    def phases(self) -> progress.Phases | None:
+        """None where they cannot be told: no characters, or no losses to tell them by."""
+        try:
+            curve = self.curve
+            if curve is None or len(curve["step"]) < 3:
+                return None
+            tested = self.measured("test_loss")["test_loss"]
+        except BadInput:
+            return None
+        known = np.isfinite(tested)
+        return progress.phases(curve["step"], curve["excluded_loss"], self.steps[known], tested[known])
 
     @cached_property
     def checkpoints(self) -> list[int]:

@@ -55,6 +55,14 @@ class Gallery(NamedTuple):
     matrices: Mapping[str, Matrix]  # by a short name: "layer 0, head 2"
 
 
+class Table(NamedTuple):
+    """Rows of text under a header; a row that is marked stands apart."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    marked: frozenset[int] = frozenset()  # of the rows
+
+
 class Section(NamedTuple):
     """Plain text throughout: the page does the escaping. A blank line in `text` starts a new paragraph."""
 
@@ -67,3 +75,4 @@ class Section(NamedTuple):
     links: Mapping[str, str] = {}  # words -> a page beside this one
     steps: tuple[Step, ...] = ()
     galleries: tuple[Gallery, ...] = ()
+    table: Table | None = None

@@ -1,6 +1,7 @@
-"""What a network of waves computes: embeddings on circles, neurons by frequency, the logit as a sum of cosines."""
+"""What a network of waves computes: embeddings on circles, neurons by frequency, the logit as a sum of cosines, and
+whether that reads as a clock or a pizza."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -8,9 +9,10 @@ import plotly.graph_objects as go
 from . import plots, theme
 
 
-def circle(points: np.ndarray, names: np.ndarray, step: int) -> go.Figure:
-    """points [n, 2], of the places 0, 1, 2 … of a cycle; a line joins places `step` apart, neighbours on the circle."""
-    order = np.arange(len(points) + 1) * step % len(points)
+def circle(points: np.ndarray, names: np.ndarray, phase: np.ndarray) -> go.Figure:
+    """points [n, 2]; a line joins those whose phases are neighbours, all round."""
+    order = np.argsort(phase, kind="stable")
+    order = np.append(order, order[0])
     figure = theme.new(x="along the cosine", y="along the sine", height=theme.HEIGHT)
     x, y = points[order].T
     figure.add_scatter(
@@ -22,8 +24,10 @@ def circle(points: np.ndarray, names: np.ndarray, step: int) -> go.Figure:
         x=1.2 * points[shown, 0], y=1.2 * points[shown, 1], mode="text", text=[str(names[i]) for i in shown],
         hoverinfo="skip",
     )  # fmt: skip
-    figure.update_yaxes(scaleanchor="x", scaleratio=1)
-    return figure.update_layout(showlegend=False)
+    bound = 1.35 * float(np.abs(points).max() or 1.0)
+    figure.update_xaxes(range=[-bound, bound]).update_yaxes(range=[-bound, bound], scaleanchor="x")
+    figure.update_xaxes(automargin=False, nticks=6).update_yaxes(automargin=False, nticks=6)  # margins would shift it
+    return figure.update_layout(showlegend=False, margin={"l": 60, "b": 50})
 
 
 def neurons(counts: Mapping[int, int], highest: int) -> go.Figure:
@@ -36,3 +40,19 @@ def logit(offsets: np.ndarray, spoken: np.ndarray, cosines: np.ndarray, residual
     """The mean logit, the pairs' root mean square residual, and what the cosines make, by distance from the answer."""
     series = {"logit": spoken, "residual, root mean square": residual, "sum of cosines": cosines}
     return plots.lines(offsets, series, x_title="distance from the right answer, c − (a ∘ b)", y_title="logit")
+
+
+def beside(measures: Sequence[str], series: Mapping[str, Sequence[float]]) -> go.Figure:
+    """series: whose -> the value of each measure, all in 0..1; a row for each measure, a mark for each whose."""
+    figure = theme.new(x="value", y="", height=90 + 60 * len(measures))
+    rows = [name.replace(" ", "<br>") for name in measures]
+    symbols = ("circle", "circle-open", "square-open", "diamond-open")
+    for index, (name, values) in enumerate(series.items()):
+        figure.add_scatter(
+            x=list(values), y=rows, name=name, mode="markers", marker_size=13, marker_line_width=2,
+            marker_symbol=symbols[index % len(symbols)], hovertemplate="%{x:.3f}",
+        )  # fmt: skip
+    figure.update_xaxes(range=[-0.03, 1.03]).update_yaxes(
+        range=[-0.6, len(measures) - 0.4], ticks="", title_text="measure"
+    )
+    return figure.update_layout(showlegend=True)

@@ -19,6 +19,11 @@ def accuracy(steps: np.ndarray, series: Mapping[str, np.ndarray], spans: Sequenc
     return figure.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
 
 
+def size(steps: np.ndarray, series: Mapping[str, np.ndarray], what: str, spans: Sequence[Span] = ()) -> go.Figure:
+    """series: name -> a size [len(steps)], of what `what` says."""
+    return over_steps(steps, series, y_title=what, spans=spans)
+
+
 def weight_norm(steps: np.ndarray, series: Mapping[str, np.ndarray], spans: Sequence[Span] = ()) -> go.Figure:
     """series: name -> √Σ w² [len(steps)]."""
     return over_steps(steps, series, y_title="Euclidean norm", spans=spans)

@@ -13,7 +13,7 @@ from . import theme
 
 
 class Span(NamedTuple):
-    """A shaded stretch of the horizontal axis; the caption says what the shades are."""
+    """A shaded stretch of the horizontal axis, with its name along its left edge."""
 
     name: str
     start: float
@@ -39,16 +39,39 @@ def lines(
         dash = ("solid", "solid", "dot", "dash", "dashdot")[index % 5]  # colour is not the only difference
         mode = "lines" if x.size > 1 else "markers"
         figure.add_scatter(x=x, y=y, name=name, mode=mode, line_dash=dash, hovertemplate="%{y:.4g}")
-    for index, span in enumerate(spans):
-        figure.add_shape(
-            type="rect", layer="below", yref="paper", x0=span.start, x1=span.stop, y0=0, y1=1, name=span.name,
-            line_width=0, fillcolor=f"rgba(128,128,128,{0.12 * index:.2f})",
-        )  # fmt: skip
+    shade(figure, spans)
     figure.update_layout(hovermode="x unified", showlegend=len(series) > 1)
     if log_x:
         figure.update_xaxes(**_logarithmic(x))
     if log_y:
         figure.update_yaxes(**_logarithmic(np.concatenate([np.ravel(y) for y in series.values()])))
+    return figure
+
+
+NARROW = 0.06  # of the axis: less than a name's height on a telephone
+
+
+def shade(figure: go.Figure, spans: Sequence[Span], over: bool = False) -> go.Figure:
+    """Mark stretches of the horizontal axis: shades below what is drawn, or (`over` a map) lines where each begins.
+
+    A name stands upright, so that it needs little width; a stretch that has not even that goes without.
+    """
+    if not spans:
+        return figure
+    first, last = min(span.start for span in spans), max(span.stop for span in spans)
+    for index, span in enumerate(spans):
+        wide = np.log(span.stop / span.start) > NARROW * np.log(last / first)
+        place = {"textangle": -90, "textposition": "top left", "xanchor": "right", "yanchor": "top", "padding": 3}
+        label = {"text": span.name if wide else "", "font": {"size": 10}, **place}
+        where = {"yref": "paper", "y0": 0, "y1": 1, "x0": span.start, "x1": span.stop, "name": span.name}
+        if over:
+            white = {"color": "#ffffff", "width": 1 if index else 0, "dash": "dot"}
+            figure.add_shape(type="line", **where | {"x1": span.start}, line=white)
+            label |= {"font": {"size": 10, "color": "#ffffff"}}
+            figure.add_shape(type="rect", **where, line_width=0, fillcolor="rgba(0,0,0,0)", label=label)
+        else:
+            grey = f"rgba(128,128,128,{0.1 * index:.2f})"
+            figure.add_shape(type="rect", layer="below", **where, line_width=0, fillcolor=grey, label=label)
     return figure
 
 
@@ -64,6 +87,43 @@ def over_steps(
     """Lines over the steps of training, on a logarithmic axis; on a page, such figures zoom together."""
     figure = lines(steps, series, x_title="step", y_title=y_title, log_x=True, log_y=log_y, spans=spans, height=height)
     return figure.update_xaxes(tickformat=",", tickfont_size=12).update_layout(meta={"axis": "step"})
+
+
+TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 1)
+
+
+def map_over_steps(
+    values: np.ndarray,
+    steps: Sequence[int] | np.ndarray,
+    rows: Sequence[float] | np.ndarray,
+    *,
+    y_title: str,
+    value: str,
+    spans: Sequence[Span] = (),
+    shares: bool = True,
+    height: int = theme.HEIGHT,
+) -> go.Figure:
+    """values [step, row] as colours over the steps, on the logarithmic axis of `over_steps`; a cell reaches half way to
+    its neighbours. Step 0 has no place. The colours of shares go by their root, an amplitude, so that small ones show.
+    """
+    steps, rows = np.asarray(steps, dtype=float), np.asarray(rows)
+    values = _checked("values", np.asarray(values), (steps.size, rows.size))[steps > 0]
+    steps = steps[steps > 0]
+    if steps.size < 2:
+        raise ValueError(f"a map over steps needs two steps after 0; received {steps.size}")
+    middle = np.sqrt(steps[1:] * steps[:-1])
+    edges = np.concatenate([steps[:1] ** 2 / middle[:1], middle, steps[-1:]])
+    figure = theme.new(x="step", y=y_title, height=height)
+    shown = values.T.astype(np.float32)
+    scale = {"tickvals": np.sqrt(TICKS), "ticktext": [f"{tick:g}" for tick in TICKS]} if shares else {}
+    figure.add_heatmap(
+        z=np.sqrt(shown) if shares else shown, customdata=shown, x=edges, y=rows, zmin=0,
+        colorbar={"title": {"text": value}, **scale},
+        hovertemplate=f"step %{{x:,.0f}}<br>{y_title} %{{y}}<br>{value} %{{customdata:.3g}}<extra></extra>",
+    )  # fmt: skip
+    figure.update_xaxes(**_logarithmic(steps), showgrid=False, range=np.log10(edges[[0, -1]]).tolist())
+    figure.update_xaxes(tickformat=",", tickfont_size=12).update_yaxes(showgrid=False)
+    return shade(figure, spans, over=True).update_layout(meta={"axis": "step"})
 
 
 def bars(

@@ -47,21 +47,19 @@ def singular(values: np.ndarray) -> go.Figure:
     return plots.bars(np.arange(1, values.size + 1), values, x_title="rank", y_title="singular value")
 
 
-def over_training(steps: np.ndarray, tables: np.ndarray) -> go.Figure:
+def over_training(steps: np.ndarray, tables: np.ndarray, spans: Sequence[plots.Span] = ()) -> go.Figure:
     """tables [step, position, dimension]: how like each table is to the last."""
     flat = tables.reshape(len(tables), -1)
     lengths = np.linalg.norm(flat, axis=1)
     cosine = flat @ flat[-1] / np.maximum(lengths * lengths[-1], np.finfo(float).tiny)
-    return plots.over_steps(steps, {"cosine": cosine}, y_title="cosine with the last")
+    return plots.over_steps(steps, {"cosine": cosine}, y_title="cosine with the last", spans=spans)
 
 
-def row_lengths(steps: np.ndarray, tables: np.ndarray) -> go.Figure:
+def row_lengths(steps: np.ndarray, tables: np.ndarray, spans: Sequence[plots.Span] = ()) -> go.Figure:
     """tables [step, position, dimension]: how long the row of each position is."""
-    lengths = np.linalg.norm(tables, axis=2)
-    return plots.heat_map(
-        lengths.T, x_title="step", y_title="position", value="length", x_labels=[f"{step:,}" for step in steps],
-        downward=True,
-    )  # fmt: skip
+    lengths, rows = np.linalg.norm(tables, axis=2), np.arange(tables.shape[1])
+    figure = plots.map_over_steps(lengths, steps, rows, y_title="position", value="length", spans=spans, shares=False)
+    return figure.update_yaxes(autorange="reversed", dtick=1 if len(rows) <= 12 else None)
 
 
 def shares(steps: np.ndarray, series: Mapping[str, np.ndarray], spans: Sequence[plots.Span] = ()) -> go.Figure:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from . import plots, theme
+from . import plots
 
 FREQUENCY, SHARE = "frequency k", "share of Σ W²"
 
@@ -15,9 +15,12 @@ def shares(values: np.ndarray) -> go.Figure:
     return plots.bars(np.arange(values.size), values, x_title=FREQUENCY, y_title=SHARE)
 
 
-def over_time(values: np.ndarray, steps: Sequence[int]) -> go.Figure:
-    """values [step, frequency]; the first step at the bottom."""
-    return plots.heat_map(
-        values, x_title=FREQUENCY, y_title="step", value=SHARE, y_labels=[f"{step:,}" for step in steps],
-        height=max(theme.HEIGHT, 16 * len(steps) + 80),
-    )  # fmt: skip
+def over_time(
+    values: np.ndarray,
+    steps: Sequence[int] | np.ndarray,
+    frequencies: Sequence[int] | np.ndarray,
+    share: str,
+    spans: Sequence[plots.Span] = (),
+) -> go.Figure:
+    """values [step, frequency]: shares of what `share` says."""
+    return plots.map_over_steps(values, steps, frequencies, y_title=FREQUENCY, value=share, spans=spans)

@@ -2,90 +2,183 @@
 
 import numpy as np
 
-from onelayer.errors import BadInput
 from onelayer.grokking import characters, losses, progress, spectra
-from onelayer.grokking.subject import Subject, centred, open_subject
-from onelayer.report.figures import circuit, learning
+from onelayer.grokking.analysis import measure
+from onelayer.grokking.measures import MEASURES, why_not
+from onelayer.grokking.subject import KEY_SHARE, Subject, centred, why_no_characters
+from onelayer.report.figures import circuit, learning, spectrum
 from onelayer.report.figures.plots import Span
 from onelayer.report.run import Run
 from onelayer.report.section import Panel, Section
-from onelayer.report.wording import percent, shading
+from onelayer.report.wording import listed, number, percent, phases, shading
 
 CIRCLES = 4
-NAMES = {"memorising": "memorising", "circuit_formation": "circuit formation", "clean_up": "clean-up"}
+ZHONG = {"clock (Zhong 2023)": (0.3336, 0.85), "pizza (Zhong 2023)": (0.9937, 0.17)}  # symmetricity, irrelevance
+APART = 0.1  # from the control, at least, for a value to say anything
+BETWEEN = (0.664, 0.4)  # half way in symmetricity; where Zhong's ranges of irrelevance meet
 
 
 def applies(run: Run) -> bool:
-    if run.operands != 2 or run.model.architecture != "decoder_only":
-        return False
-    try:
-        characters.of(run.task.facts)
-    except BadInput:
-        return False
-    return True
+    return run.has_pairs
 
 
 def build(run: Run) -> Section:
-    s = open_subject(run.directory.path)
-    panels = [*_progress(run, s), *_neurons(s), *_circles(s), *_logit(s)]
-    return Section("What it computes", _told(s), tuple(panels))
+    s = run.subject
+    if (reason := why_no_characters(s)) is not None:
+        return Section("What it computes", _without_waves(s, reason))
+    spans = phases(run)
+    told = f"{_told(s, run.checkpoints[-1])} {_history(run)}".strip()
+    panels = [
+        *_progress(run, spans), *_by_frequency(run, s, spans), *_spectrum(run, spans), *_neurons(s), *_circles(s),
+        *_logit(s),
+    ]  # fmt: skip
+    if s.key_frequencies and len(s.characters.rows(s.key_frequencies[:1])) == 2:  # waves that have a phase
+        verdict, panel = _pizza_or_clock(s)
+        told, panels = f"{told}\n\n{verdict}", [*panels, panel]
+    return Section("What it computes", told, tuple(panels))
 
 
-def _told(s: Subject) -> str:
+def _without_waves(s: Subject, reason: str) -> str:
+    fit = [name.replace("_", " ") for name in MEASURES if why_not(name, s) is None]
+    return (
+        "The pictures of this section take a network apart in the waves of its operation, and here there are none to "
+        f"take: {reason}. What can be measured of this run all the same: {', '.join(fit)}."
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- in words
+
+
+def _told(s: Subject, step: int) -> str:
     keys = s.key_frequencies
     if not keys:
         return (
-            "No frequency over the operation's result holds one per cent of the logits' energy: whatever these weights "
-            "do, they do not compute the answer by a few waves."
+            f"At step {step:,}, no frequency over the operation's result holds one per cent of the logits' energy: "
+            "whatever these weights do, they do not compute the answer by a few waves."
         )
+    twin = s.twin
     kept, cut, full = losses.restricted_loss(s), losses.excluded_loss(s), losses.full_loss(s)
+    energy = percent(float(sum(s.logit_shares[k] for k in keys)))
+    embedded, before = (percent(spectra.embedding_key_share(network)) for network in (s, twin))
+    special, random = (percent(spectra.neuron_specialisation(network)) for network in (s, twin))
     found = [
-        f"The logits speak in {len(keys)} {'frequency' if len(keys) == 1 else 'frequencies'}, {_listed(keys)}, by the "
-        f"rule of docs/grokking.md. With these alone, the loss over all pairs is {kept:.2g} (with everything: "
-        f"{full['all']:.2g}); without them, that over the training pairs goes from {full['train']:.2g} to {cut:.2g}; "
-        f"a uniform guess has {np.log(s.logits.shape[-1]):.2g}.",
-        f"Of {s.neurons.shape[-1]} neurons, {percent(spectra.neuron_specialisation(s))} have more than 85\u00a0% of "
-        "their variance at a single frequency.",
+        f"At step {step:,}, the logits speak in {len(keys)} of {len(s.characters.frequencies)} frequencies "
+        f"({listed(keys)}): these hold {energy} of the logits' energy, and {embedded} of the embedding's (untrained: "
+        f"{before}).",
+        f"Of {s.neurons.shape[-1]} neurons, {special} have more than 85\u00a0% of their variance at a single frequency "
+        f"(untrained: {random}).",
     ]
     if s.characters.c is not None:
         share = percent(losses.cosine_variance_explained(s))
         found.append(f"Cosines of these frequencies, of the result less c, make {share} of the logits' variance.")
+    uniform, other = float(np.log(s.logits.shape[-1])), ""
+    if not np.array_equal(s.characters.product, s.characters.quotient):
+        other = (
+            f"; without as many directions that the answer does not use, to {number(losses.excluded_quotient_loss(s))}"
+        )
+    found.append(
+        f"With these frequencies alone, the loss over all pairs is {number(kept)} (with everything: "
+        f"{number(full['all'])}). Without them, that over the training pairs goes from {number(full['train'])} to "
+        f"{number(cut)}{other}. A uniform guess has {number(uniform)}."
+    )
     return " ".join(found)
 
 
-def _listed(keys: tuple[int, ...]) -> str:
-    return " and ".join(filter(None, [", ".join(map(str, keys[:-1])), str(keys[-1])]))
+def _history(run: Run) -> str:
+    found = run.phases
+    if found is None or not (found.circuit_formation or found.clean_up):
+        return ""
+    told = []
+    if found.memorising:
+        told.append(f"it memorised until step {found.memorising[1]:,}")
+    if found.circuit_formation:
+        done = found.circuit_formation[1]
+        told.append(f"it built this circuit, of which the test loss hardly tells, until step {done:,}")
+    if found.clean_up:
+        begun, done = found.clean_up
+        told.append(f"it cleaned up until step {done:,}" if done else f"it has been cleaning up since step {begun:,}")
+    return f"By the rule of docs/grokking.md, {listed(told)}."
 
 
-def _progress(run: Run, s: Subject) -> list[Panel]:
-    curve = progress.over_checkpoints(run.directory.path, s)
-    if len(curve["step"]) < 3:
+def _pizza_or_clock(s: Subject) -> tuple[str, Panel]:
+    """By the two numbers of Zhong et al., each beside the untrained network, which may score as high."""
+    twin = s.twin
+    names = ("gradient_symmetricity", "distance_irrelevance")
+    found = [measure(name, s, twin) for name in names]
+    symmetry, irrelevance = (m["value"] for m in found)
+    series = {"this run": [m["value"] for m in found], "its untrained twin": [m["control"] for m in found], **ZHONG}
+    pizza = symmetry > BETWEEN[0], irrelevance < BETWEEN[1]
+    if pizza == (True, True):
+        verdict = "Both numbers lie on the side of the pizza"
+    elif pizza == (False, False):
+        verdict = "Both numbers lie on the side of the clock"
+    else:
+        verdict = "The two numbers disagree: neither name fits"
+    near = [name for name, m in zip(names, found, strict=True) if abs(m["value"] - m["control"]) < APART]
+    same = " and ".join(name.replace("_", " ") for name in near)
+    note = f" Untrained, {same} reads the same: it proves nothing here." if near else ""
+    text = (
+        f"Pizza or clock? {verdict}. Gradient symmetricity is {symmetry:.2f} (untrained {found[0]['control']:.2f}; "
+        f"clock .33, pizza .99), distance irrelevance {irrelevance:.2f} (untrained {found[1]['control']:.2f}; clock "
+        f".85, pizza .17).{note} Whether the two are kinds, or ends of one scale, is disputed."
+    )
+    caption = (
+        "Does the network multiply waves (clock), or add them and take the size (pizza)? Symmetricity of the gradient "
+        "in the two operands, and how little the right logit hangs on their distance, beside the untrained network and "
+        "the published pair."
+    )
+    return text, Panel(circuit.beside([name.replace("_", " ") for name in names], series), caption)
+
+
+# ---------------------------------------------------------------------------------------------------- over training
+
+
+def _progress(run: Run, spans: list[Span]) -> list[Panel]:
+    curve = run.curve
+    if curve is None or len(curve["step"]) < 3:
         return []
-    spans = _spans(run, curve)
     series = {name: curve[f"{word}_loss"] for name, word in (
         ("restricted, all pairs", "restricted"), ("excluded, training pairs", "excluded"), ("train", "train"),
         ("test", "test"))}  # fmt: skip
+    during = len(run.probed("excluded_loss")[0]) >= 3
+    when, whose = ("As measured during training", "the moment's") if during else (
+        "At each checkpoint", "the last checkpoint's")  # fmt: skip
     caption = (
-        "At each checkpoint: the loss with the last checkpoint's key frequencies alone (restricted), without them "
-        f"(excluded), and of the whole network. {shading(spans)}"
+        f"{when}: the loss with {whose} key frequencies alone (restricted), without them (excluded), and of the whole "
+        f"network. {shading(spans)}"
     )
     return [Panel(learning.loss(curve["step"], series, spans), caption)]
 
 
-def _spans(run: Run, curve: dict[str, np.ndarray]) -> list[Span]:
-    """The phases that took place, from the first step that a logarithmic axis can show; none without evaluations."""
-    try:
-        test = run.measured("test_loss")["test_loss"]
-    except BadInput:
+def _by_frequency(run: Run, s: Subject, spans: list[Span]) -> list[Panel]:
+    """What taking one frequency away costs, over training."""
+    steps, values = run.probed("excluded_by_frequency")
+    keys, table = progress.by_key(values)
+    strongest = sorted((k for k in s.key_frequencies if str(k) in keys), key=lambda k: -s.logit_shares[k])[:7]
+    if len(steps) < 3 or not strongest:
         return []
-    known, last = np.isfinite(test), int(curve["step"][-1])
-    found = progress.phases(curve["step"], curve["excluded_loss"], run.steps[known], test[known])
-    spans, first = [], int(min(curve["step"][curve["step"] > 0], default=1))
-    for name, span in found._asdict().items():
-        if span is not None:
-            start, stop = max(span[0], first), last if span[1] is None else span[1]
-            spans += [Span(NAMES[name], start, stop)] if stop > start else []
-    return spans
+    series = {f"without {k}": table[:, keys.index(str(k))] for k in strongest}
+    caption = (
+        "The training loss without one frequency, from when it was key: the more it rises, the more the network leans "
+        "on that wave."
+    )
+    return [Panel(learning.loss(steps, series, spans), caption)]
+
+
+def _spectrum(run: Run, spans: list[Span]) -> list[Panel]:
+    steps, values = run.probed("logit_spectrum")
+    if np.sum(steps > 0) < 2:
+        return []
+    keys, table = progress.by_key(values)
+    figure = spectrum.over_time(table, steps, list(map(int, keys)), "share of the logits", spans)
+    caption = (
+        "How the logits come to speak in a few waves: the share of their energy at each frequency over the result. "
+        f"From {percent(KEY_SHARE)} on, a frequency is key."
+    )
+    return [Panel(figure, caption)]
+
+
+# ---------------------------------------------------------------------------------------------------- at the end
 
 
 def _neurons(s: Subject) -> list[Panel]:
@@ -99,18 +192,18 @@ def _circles(s: Subject) -> list[Panel]:
     """The embedding in the plane of each of the strongest key frequencies that have one."""
     ch, panels = s.characters, []
     W, n = s.params.embed.W_E[s.characters.a], len(s.characters.a)
-    spectrum = spectra.embedding_spectrum(s)
-    for k in sorted(s.key_frequencies, key=lambda k: -spectrum[k])[:CIRCLES]:
+    share = spectra.embedding_spectrum(s)
+    for k in sorted(s.key_frequencies, key=lambda k: -share[k])[:CIRCLES]:
         rows = ch.rows([k])
-        if len(rows) < 2 or np.gcd(k, n) > 1:  # a Walsh function, or a wave that does not tell all numbers apart
+        if len(rows) < 2:  # a Walsh function
             continue
         directions = rows @ W
         points = W @ (directions / np.linalg.norm(directions, axis=1, keepdims=True)).T
         caption = (
             f"Frequency {k}: the embedding of each number along its cosine and its sine. A line joins numbers whose "
-            f"phases are neighbours; {percent(spectrum[k])} of Σ W² is here."
+            f"phases are neighbours; {percent(share[k])} of Σ W² is here."
         )
-        panels.append(Panel(circuit.circle(points, ch.a, pow(k, -1, n)), caption, wide=False))
+        panels.append(Panel(circuit.circle(points, ch.a, k * np.arange(n) % n), caption, wide=False))
     return panels
 
 

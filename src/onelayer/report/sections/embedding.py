@@ -3,11 +3,12 @@
 import numpy as np
 
 from onelayer.errors import BadInput
+from onelayer.grokking import progress
 from onelayer.grokking.fourier import power, powers_of_a_root
 from onelayer.report.figures import spectrum
 from onelayer.report.run import Run
 from onelayer.report.section import Panel, Section
-from onelayer.report.wording import percent
+from onelayer.report.wording import percent, phases
 
 NAMED = 5  # frequencies in the text
 
@@ -28,10 +29,10 @@ def build(run: Run) -> Section:
             "The embedding's energy at each frequency, cos 2πka/n and sin 2πka/n together. Frequency 0 is the mean.",
         )
     ]
-    history = _history(run)
-    if len(history) > 2:
-        figure = spectrum.over_time(np.stack(list(history.values())), list(history))
-        panels.append(Panel(figure, "The same at each step whose weights are kept; time goes upwards."))
+    steps, frequencies, history, told = _history(run)
+    if np.sum(steps > 0) > 1:
+        figure = spectrum.over_time(history, steps, frequencies, spectrum.SHARE, phases(run))
+        panels.append(Panel(figure, f"The same over training, {told}."))
     return Section(
         "The embedding's spectrum",
         f"{_axis(run)} The {strongest.size} strongest of its {final.size - 1} frequencies are "
@@ -48,15 +49,20 @@ def _axis(run: Run) -> str:
     return f"Over the numbers {rows} each column of W_E is a sum of waves; frequency k turns k times on that way{fits}."
 
 
-def _history(run: Run) -> dict[int, np.ndarray]:
-    """step -> shares, of the checkpoints that can be read."""
+def _history(run: Run) -> tuple[np.ndarray, list[int], np.ndarray, str]:
+    """steps, frequencies, shares [step, frequency], and where they come from."""
+    steps, values = run.probed("embedding_spectrum")
+    if len(steps) > 2:
+        keys, table = progress.by_key(values)
+        return steps, list(map(int, keys)), table, "as measured on its way"
     found = {}
     for step in run.checkpoints:
         try:
             found[step] = _shares(run, run.weights(step))
         except BadInput:
             continue
-    return found
+    table = np.stack(list(found.values()))
+    return np.array(list(found)), list(range(table.shape[1])), table, "at each step whose weights are kept"
 
 
 def _shares(run: Run, weights: dict[str, np.ndarray]) -> np.ndarray:

@@ -10,6 +10,7 @@ from onelayer.positions import Method
 from onelayer.report.figures import positions as figures
 from onelayer.report.run import Run
 from onelayer.report.section import Panel, Section
+from onelayer.report.wording import phases
 from onelayer.studies import position_pictures as pictures
 
 SNAPSHOTS = 12  # checkpoints that are shown, at most
@@ -97,12 +98,15 @@ def over_training(run: Run, method: Method) -> tuple[Panel, ...]:
     if method.has("embedding"):
         tables = np.stack([table for p in params if (table := pictures.added(method, p, size, n)) is not None])
         told = "The table over training, from {} checkpoints: how like it is to what it is at the end."
-        taken = np.array(steps)
-        return (
+        taken, spans = np.array(steps), phases(run)
+        panels = (
             Panel(figures.added(_f4(tables[0])), f"What was added at step {steps[0]}."),
-            Panel(figures.over_training(taken, tables), told.format(len(steps)), wide=False),
-            Panel(figures.row_lengths(taken, _f4(tables)), "How long the row of each position is.", wide=False),
+            Panel(figures.over_training(taken, tables, spans), told.format(len(steps)), wide=False),
         )
+        if np.sum(taken > 0) < 2:
+            return panels
+        lengths = figures.row_lengths(taken, _f4(tables), spans)
+        return (*panels, Panel(lengths, "How long the row of each position is.", wide=False))
     if method.has("score"):
         along = [pictures.by_offset(pictures.bias(method, p, size, n)) for p in params]
         means, told = np.stack([a.mean for a in along]), "Head {}: the bias against the offset, over training."

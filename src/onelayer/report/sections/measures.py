@@ -1,0 +1,48 @@
+"""The single-number measures of docs/grokking.md that apply to the run, each beside its untrained twin."""
+
+from typing import Any
+
+from onelayer.errors import BadInput
+from onelayer.grokking.analysis import measure
+from onelayer.grokking.measures import MEASURES, why_not
+from onelayer.report.run import Run
+from onelayer.report.section import Section, Table
+from onelayer.report.wording import number
+
+HEADER = ("measure", "here", "untrained", "what it is")
+SLOW = ("gradient_alignment", "gradient_signal_to_noise")  # many gradients: `onelayer analyse` takes them
+
+
+def applies(run: Run) -> bool:
+    return run.model.architecture == "decoder_only"
+
+
+def build(run: Run) -> Section:
+    s = run.subject
+    twin, found, absent = s.twin, {}, []
+    for name, m in MEASURES.items():
+        if why_not(name, s) is not None:
+            absent.append(name.replace("_", " "))
+        elif not m.costly and name not in SLOW:
+            told = measure(name, s, twin)
+            if not isinstance(told["value"], dict):
+                found[name] = told
+    if not found:
+        raise BadInput("none of the measures applies")
+    rows = tuple(_row(name, told) for name, told in found.items())
+    marked = frozenset(i for i, told in enumerate(found.values()) if told["untrained_reads_no_worse"])
+    text = (
+        f"Taken at step {run.checkpoints[-1]:,}, and beside it the same of the network before its first step, in the "
+        "key frequencies of the trained one. Where the untrained network reads no worse (shaded), a value proves "
+        "nothing. Those that are no single number, and what others found: "
+        f"onelayer analyse {run.directory.path.name}."
+    )
+    without = f"\n\nTo this run do not apply: {', '.join(absent)}." if absent else ""
+    return Section("Measures and their control", text + without, table=Table(HEADER, rows, marked))
+
+
+def _row(name: str, told: dict[str, Any]) -> tuple[str, ...]:
+    side = "high" if MEASURES[name].high else "low"
+    mark = f". Its untrained twin reads about as {side}, or {side}er" if told["untrained_reads_no_worse"] else ""
+    what = told["definition"] + mark
+    return name.replace("_", " "), number(told["value"]), number(told["control"]), what
