@@ -153,7 +153,10 @@ def test_the_phases_stand_in_every_plot_over_steps(grown, shown):
     assert len(over) >= 8
     for name, figure in over:
         marked = [(shape.name, shape.x0, shape.x1) for shape in figure.layout.shapes if shape.type == "rect"]
-        assert marked == [(span.name, span.start, span.stop) for span in spans], name
+        first, last = 10 ** np.array(figure.layout.xaxis.range or (-9, 9), dtype=float)  # of a map: what it shows
+        seen = [(s.name, max(s.start, first), min(s.stop, last)) for s in spans if s.start < last and s.stop > first]
+        assert [m[0] for m in marked] == [s[0] for s in seen], name
+        assert np.allclose([m[1:] for m in marked], [s[1:] for s in seen]), name
 
 
 def test_the_pictures_hold_what_was_measured(grown, shown):

@@ -123,7 +123,9 @@ def map_over_steps(
     )  # fmt: skip
     figure.update_xaxes(**_logarithmic(steps), showgrid=False, range=np.log10(edges[[0, -1]]).tolist())
     figure.update_xaxes(tickformat=",", tickfont_size=12).update_yaxes(showgrid=False)
-    return shade(figure, spans, over=True).update_layout(meta={"axis": "step"})
+    seen = [Span(s.name, max(s.start, edges[0]), min(s.stop, edges[-1])) for s in spans]
+    shade(figure, [span for span in seen if span.stop > span.start], over=True)
+    return figure.update_layout(meta={"axis": "step"})
 
 
 def bars(
