@@ -183,7 +183,7 @@ def decay_law(seeds: range, raw: Path) -> Iterator[Run]:
 
 # ---------------------------------------------------------------------------------------- norm or logit scale
 
-ALPHAS, TEMPERATURES = (0.7, 1.0, 1.4), (0.3, 1.0, 3.0)
+ALPHAS, TEMPERATURES = (0.7, 1.0, 1.4), (0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 def scales(seeds: range, raw: Path) -> Iterator[Run]:
@@ -223,7 +223,12 @@ def scale_marks(curve: list[dict[str, Any]]) -> list[tuple[float, ...]]:
 RATES: dict[str, dict[str, Any]] = {
     "AdamW": {"optimizer": {"name": "adamw", "lr": 1e-2, "beta2": 0.98, "weight_decay": 1.0}, "steps": 800},
     "Muon, every matrix": recipes.get("fastest").config | {"steps": 300},
-    "Muon, hidden matrices": {
+    "Muon, hidden matrices": {  # of scripts/search_fastest.py
+        "optimizer": {"name": "muon", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.4, "adam_ratio": 0.15,
+                      "adam_beta1": 0.8, "adam_beta2": 0.9,
+                      "decay": {"embed.*": 10.0, "pos_embed.*": 10.0, "unembed.*": 10.0}},
+        "schedule": {"name": "cosine", "warmup": 5, "total": 150, "floor": 0.05}, "steps": 400},
+    "Muon, hidden matrices, rates of Fu 2026": {
         "optimizer": {"name": "muon", "lr": 0.02, "momentum": 0.95, "weight_decay": 1.0, "adam_ratio": 0.05,
                       "adam_beta1": 0.9, "adam_beta2": 0.98}, "steps": 800},
     "AdamW, constant norm": {

@@ -82,11 +82,12 @@ def attention_by_keys(s: Subject) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
-    rows = []
+    rows = {row["seed"]: row for row in json.loads(STORED.read_text("utf-8"))} if STORED.exists() else {}
     for path in parser.parse_args().runs:
-        rows.append(rounded(study(path)))
-        STORED.write_text(json.dumps(rows) + "\n", encoding="utf-8")
-        print(f"{path}: {rows[-1]['key_frequencies']}, {rows[-1]['analysis_seconds']} s", flush=True)
+        row = rounded(study(path))
+        rows[row["seed"]] = row
+        STORED.write_text(json.dumps([rows[seed] for seed in sorted(rows)]) + "\n", encoding="utf-8")
+        print(f"{path}: {row['key_frequencies']}, {row['analysis_seconds']} s", flush=True)
 
 
 if __name__ == "__main__":
