@@ -52,7 +52,8 @@ def told(m: Middle) -> str:
 def spread(values: Iterable[float], digits: int = 3) -> str:
     """Mean, and from the least to the most."""
     values = list(values)
-    return f"{np.mean(values):.{digits}g} ({min(values):.{digits}g} – {max(values):.{digits}g})"
+    said = [f"{x:.{digits}g}" for x in (np.mean(values), min(values), max(values))]
+    return said[0] if said[1] == said[2] else f"{said[0]} ({said[1]} – {said[2]})"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -79,8 +80,8 @@ python scripts/experiments.py {name}
 python scripts/experiment_pages.py {name}
 ```
 
-{len(rows)} runs, seeds {", ".join(map(str, seeds))}; {cpu / 60:.0f} minutes of processor time in training
-({wall / 60:.0f} by the clock).{more} Machine: {machine()}. Raw figures: [{name}.jsonl]({name}.jsonl).
+{len(rows)} runs, seed{"s" if len(seeds) > 1 else ""} {", ".join(map(str, seeds))}; {cpu / 60:.1f} minutes of processor
+time in training ({wall / 60:.0f} by the clock).{more} Machine: {machine()}. Raw figures: [{name}.jsonl]({name}.jsonl).
 """
 
 
