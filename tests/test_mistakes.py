@@ -1,4 +1,4 @@
-"""The checklist: classic mistakes of a Transformer written by hand, each with a check that fails once it is made.
+"""The checklist: 24 classic mistakes of a Transformer written by hand, each with a check that fails once it is made.
 
 A check passes on our code. Each `put_in` below it makes the mistake, by swapping one function for a wrong one, and the
 very same check must then fail: a checklist that cannot fail proves nothing. Read from the top: what goes wrong, where
@@ -9,6 +9,7 @@ docs/mistakes.md is written from this file:    python tests/test_mistakes.py > d
 Source    the list: issues of public repositories, each cited beside its mistake; the arithmetic is arXiv:1706.03762's.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,11 @@ from oracles import assert_close_trees, pairing, random_array, random_ids, rando
 
 from onelayer import optimizers, positions
 from onelayer.arrays import flatten, map_tree, natural, unflatten
-from onelayer.decoding import kv_cache
+from onelayer.decoding import beam, kv_cache, metrics
+from onelayer.decoding import decode as decoding
+from onelayer.decoding.choices import log_probabilities
+from onelayer.decoding.one_by_one import likeliest
+from onelayer.errors import BadInput
 from onelayer.layers import activations, cross_entropy, embedding, layer_norm, softmax
 from onelayer.models import decoder_only, encoder_decoder
 from onelayer.models.config import ModelConfig
@@ -30,9 +35,10 @@ from onelayer.optimizers import adam, schedules
 from onelayer.positions import Places, sinusoidal
 from onelayer.sublayers import attention
 from onelayer.tasks import Batch, text, units
-from onelayer.training import objective, step
+from onelayer.training import evaluation, objective, step
 from onelayer.training.config import resolve
 from onelayer.training.objective import Objective, loss_and_grads
+from onelayer.words import answers, scores
 
 Patch = pytest.MonkeyPatch
 
@@ -747,6 +753,142 @@ def _(patch: Patch) -> None:
     patch.setattr(kv_cache, "usual_ids", lambda n, cfg: natural(n) + 2 * (natural(n) >= 2))
 
 
+SYMBOLS = 3  # beside <unk>; an answer of up to LIMIT of them can be tried out whole
+LIMIT = 3
+SOURCES = [[4, 5, units.EOS], [6, units.EOS], [5, 5, 4, 6, 4, units.EOS], [4, 4, units.EOS]]
+
+
+def _speaking() -> tuple[ModelConfig, Any]:
+    return model(**READS, vocab_size=len(units.SPECIALS) + SYMBOLS, n_ctx=LIMIT + 1, source_n_ctx=8)
+
+
+@mistake(
+    20, "In a beam, answers that have ended are carried on, or the length penalty is applied twice",
+    found="[ParlAI 2058](https://github.com/facebookresearch/ParlAI/issues/2058), [sockeye 233]"
+    "(https://github.com/awslabs/sockeye/pull/233); a penalty without effect: [OpenNMT-tf 456]"
+    "(https://github.com/OpenNMT/OpenNMT-tf/pull/456)",
+    shows="A wider beam is worse than a narrow one; answers too long or too short, which is put down to beam search.",
+)  # fmt: skip
+def a_beam_as_wide_as_all_answers_finds_the_best() -> None:
+    cfg, params = _speaking()
+    words = [t for t in range(cfg.vocab_size) if t not in (units.PAD, units.BOS, units.EOS)]
+    whole = [a for n in range(LIMIT + 1) for a in itertools.product(words, repeat=n)]
+    for source in SOURCES:
+        said = _log_probabilities(cfg, params, source, whole)
+        scores = [p / ((5 + len(a) + 1) / 6) ** 0.8 for a, p in zip(whole, said, strict=True)]
+        best = sorted(zip(scores, whole, strict=True), reverse=True)
+        wide = decoding.Beam(len(whole), length_penalty=0.8, n_best=len(whole))
+        [found] = decoding.decode(params, cfg, [source], wide, LIMIT)
+        assert [a.tokens for a in found] == [a for _, a in best]
+        np.testing.assert_allclose([a.score for a in found], [score for score, _ in best], rtol=1e-10)
+        [[narrow]], [[greedy]] = (
+            decoding.decode(params, cfg, [source], how, LIMIT) for how in (decoding.Beam(1), decoding.Greedy())
+        )
+        assert narrow.tokens == greedy.tokens
+
+
+def _log_probabilities(cfg: ModelConfig, params: Any, source: list[int], whole: list[tuple[int, ...]]) -> list[float]:
+    """Of each answer and its <eos>, by the model's forward: what stands behind it is not seen."""
+    filled = [(*a, units.EOS, *[units.PAD] * (LIMIT - len(a))) for a in whole]
+    tokens = np.array([(units.BOS, *a[:-1]) for a in filled])
+    z, _ = encoder_decoder.forward(params, np.tile(source, (len(whole), 1)), tokens, cfg)
+    log_p = np.take_along_axis(z - np.log(np.exp(z).sum(-1, keepdims=True)), np.array(filled)[..., None], -1)[..., 0]
+    return [float(row[: len(a) + 1].sum()) for row, a in zip(log_p, whole, strict=True)]
+
+
+@put_in("what has ended stays in the beam")
+def _(patch: Patch) -> None:
+    right = beam._carry_on
+
+    def wrong(speaker: Any, kept: Any, now: Any, best: Any, going: Any, *rest: Any) -> Any:
+        return right(speaker, kept, now, best, going | (np.isfinite(best.total) & (best.token == units.EOS)), *rest)
+
+    patch.setattr(beam, "_carry_on", wrong)
+
+
+@put_in("the penalty twice")
+def _(patch: Patch) -> None:
+    right = beam.penalty
+    patch.setattr(beam, "penalty", lambda n, alpha: right(n, alpha) ** 2)
+
+
+@mistake(
+    21, "What is cut to a length loses its <eos>, so that the model never learns to stop",
+    found="annotated-transformer, `collate_batch`: a negative number of places to pad cuts, as a comment warns; "
+    "[esm 157](https://github.com/facebookresearch/esm/issues/157)",
+    shows="Answers to long sources go on until the limit; short ones are fine.",
+)  # fmt: skip
+def every_text_ends_with_its_eos_or_is_not_there() -> None:
+    rows = [("ab", "ba"), ("abcab", "bacba"), ("c", "c")]
+    task = text.build("reverse", rows, rows, rows)
+    with pytest.raises(BadInput, match="longer than max_length = 4"):
+        text.build("reverse", rows, rows, rows, max_length=4)
+    short = text.build("reverse", rows, rows, rows, max_length=4, drop_long=True)
+    assert [len(some.train.tokens) for some in (task, short)] == [3, 2]
+    for batch in (task.train, task.test, short.train):
+        for ids in (batch.source, batch.targets):
+            assert ids is not None
+            ends = [row[row != units.PAD][-1] for row in ids]
+            assert set(ends) == {units.EOS} and ((ids == units.EOS).sum(-1) == 1).all()
+
+
+@put_in("longer texts are cut")
+def _(patch: Patch) -> None:
+    right = text._ended
+
+    def wrong(ids: Any, width: int) -> Any:
+        out, there = right(ids, width)
+        return out[:, :-1], there[:, :-1]
+
+    patch.setattr(text, "_ended", wrong)
+
+
+@mistake(
+    22, "A batch is decoded until its last answer ends, the others past their own <eos>; or padding is seen",
+    found="[h-transformer-1d 9](https://github.com/lucidrains/h-transformer-1d/issues/9), "
+    "[transformers 31261](https://github.com/huggingface/transformers/issues/31261); padding: [torchtext 2096]"
+    "(https://github.com/pytorch/text/pull/2096)",
+    shows="The score hangs on the batch's size.",
+)  # fmt: skip
+def a_batch_is_answered_as_one_by_one() -> None:
+    cfg, params = _speaking()
+    sources = [*SOURCES, [6, 6, 6, units.EOS], [5, units.EOS], [4, 6, 5, 6, units.EOS]]
+    lengths = set()
+    for how in (decoding.Greedy(), decoding.Beam(3, n_best=2), decoding.Sample(seed=3)):
+        batched = decoding.decode(params, cfg, sources, how)
+        for source, together in zip(sources, batched, strict=True):
+            [alone] = decoding.decode(params, cfg, [source], how)
+            assert [a.tokens for a in together] == [a.tokens for a in alone], how
+            lengths |= {len(a.tokens) for a in alone}
+    assert len(lengths) > 2
+
+
+@put_in("until the last answer has ended")
+def _(patch: Patch) -> None:
+    right = decoding.speak
+
+    def wrong(talker: Any, source: Any, rules: Any, choose: Any = likeliest, present: Any = None) -> Any:
+        tokens, kept = talker.begin(source, present)
+        said: list[Any] = []
+        while len(said) < rules.limit and not (said and (np.stack(said) == units.EOS).any(0).all()):
+            logits, kept = talker.advance(tokens, kept)
+            said.append(choose(log_probabilities(logits, 0, rules), np.arange(len(source)), len(said)))
+            tokens = said[-1][:, None]
+        rest = right(talker, source, rules, choose, present)
+        return [
+            a._replace(tokens=tuple(t for t in row.tolist() if t != units.EOS))
+            for a, row in zip(rest, np.stack(said, axis=1), strict=True)
+        ]
+
+    patch.setattr(decoding, "speak", wrong)
+
+
+@put_in("padding of the sources is seen")
+def _(patch: Patch) -> None:
+    right = decoding._padded
+    patch.setattr(decoding, "_padded", lambda sources: (right(sources)[0], None))
+
+
 # ---------------------------------------------------------------------------------------------------- precision
 
 
@@ -787,6 +929,47 @@ def _(patch: Patch) -> None:
     patch.setitem(activations.FUNCTIONS, "gelu", lambda x: (approximate if is_jax_array(x) else exact)(x))
 
 
+# ---------------------------------------------------------------------------------------------------- what is reported
+
+
+@mistake(
+    24, "Accuracy under teacher forcing is reported as the task's accuracy",
+    found="[yoyodyne 70](https://github.com/CUNY-CL/yoyodyne/issues/70), [keon/seq2seq 8]"
+    "(https://github.com/keon/seq2seq/issues/8), transformer_scan (test.py: argmax of `model(batch.src, batch.trg)`)",
+    shows="A figure that is too good: each token is judged after a beginning that the model did not have to find.",
+)  # fmt: skip
+def only_decoded_strings_have_an_exact_match() -> None:
+    """A parrot, which says `a` whatever it is asked: half of the tokens are right, and no answer is."""
+    rows = [("ab", "aab"), ("b", "ab"), ("bb", "aaba")]
+    task = text.build("parrot", rows, rows, rows)
+    wish = {"model": {**READS, "d_model": 8, "n_heads": 2, "unembed_bias": True}}
+    goal = step.make_objective(resolve(wish), task)
+    params = map_tree(np.zeros_like, objective.init(goal.model, 0))
+    params.unembed.b_U[task.vocabulary.index("a")] = 9.0
+    found = evaluation.summarise(task, "test", objective.scores(params, task.test, goal))
+    assert found.get("test_teacher_forced_accuracy") == 6 / 12
+    assert not [
+        name for name in (*found, *evaluation.names(task)) if name.endswith("accuracy") and "forced" not in name
+    ]
+    talk = answers.Talk(params, goal.model, task.text.source, task.text.target)
+    scored = scores.score(talk, task.text.pairs["test"], ["exact_match"])
+    assert scored.said == ["aaaa"] * 3 and scored.metrics == {"exact_match": 0.0}
+
+
+@put_in("it is called accuracy")
+def _(patch: Patch) -> None:
+    patch.setattr(evaluation, "_accuracy", lambda task: "accuracy")
+
+
+@put_in("right tokens count, not right answers")
+def _(patch: Patch) -> None:
+    def wrong(said: Any, references: Any) -> float:
+        hits = [a == b for s, right in zip(said, references, strict=True) for a, b in zip(s, right[0], strict=False)]
+        return sum(hits) / len(hits)
+
+    patch.setitem(metrics.METRICS, "exact_match", wrong)
+
+
 # ---------------------------------------------------------------------------------------------------- the tests
 
 
@@ -809,6 +992,7 @@ def test_the_check_fails_once_the_mistake_is_made(made: Mistake, wrong: Any, mon
 
 
 def test_no_mistake_stands_without_its_proof() -> None:
+    assert sorted(MISTAKES) == list(range(1, 25))
     assert all(m.wrong for m in MISTAKES.values())
 
 
