@@ -9,7 +9,7 @@ import ast
 from collections.abc import Iterator
 
 FLOORS = {
-    "arrays": 1, "errors": 1, "fused": 1,
+    "arrays": 1, "errors": 1, "fused": 1, "threads": 1,
     "layers": 2, "positions": 2, "optimizers": 2, "tasks": 2,
     "sublayers": 3, "kernels": 3,
     "models": 4,

@@ -9,10 +9,7 @@ Source    Cody & Waite 1980, Software manual for the elementary functions (ln 2 
 
 import inspect
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import numba
@@ -20,6 +17,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
+
+from .. import threads
 
 __all__ = ["compiled", "exact", "exp", "fits", "spread"]
 
@@ -53,14 +52,6 @@ def fits(*arrays: Any) -> bool:
 WORTHWHILE = 1 << 17  # numbers below which a second thread costs more than it brings
 
 
-@cache
-def _pool(process: int) -> tuple[ThreadPoolExecutor, int]:
-    """Threads of this very process (a fork has none of its parent's)."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = max(1, min(allowed, int(os.environ.get("OMP_NUM_THREADS") or allowed)))
-    return ThreadPoolExecutor(max(1, count - 1), "kernels"), count
-
-
 def spread(kernel: Callable[..., None], size: int, rows: tuple[Any, ...], shared: tuple[Any, ...] = ()) -> None:
     """kernel(first, part, *rows, *shared), in as many parts as there are threads; `parts` says how many.
 
@@ -74,19 +65,12 @@ def spread(kernel: Callable[..., None], size: int, rows: tuple[Any, ...], shared
         first, last = edges[part], edges[part + 1]
         kernel(first, part, *(array[first:last] for array in rows), *shared)
 
-    if count == 1:
-        kernel(0, 0, *rows, *shared)
-        return
-    pool, _ = _pool(os.getpid())
-    others = [pool.submit(one, part) for part in range(1, count)]
-    one(0)
-    for other in others:
-        other.result()
+    threads.spread(one, count)
 
 
 def parts(size: int) -> int:
     """Into how many parts the work on so many numbers is split."""
-    return _pool(os.getpid())[1] if size >= WORTHWHILE else 1
+    return threads.count() if size >= WORTHWHILE else 1
 
 
 # ---------------------------------------------------------------------------------------------------- exp

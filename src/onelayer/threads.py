@@ -1,0 +1,77 @@
+"""Threads: how many this process may use, and work that is shared out among them.
+
+together(f, items)   f(item) for every item at once, each in a thread of its own, the results in order. NumPy and the
+                     kernels let go of Python's lock while they compute, so the threads do run side by side.
+count()              how many threads a piece of work may use: all of them, or 1 within a share of `together`.
+
+Within a share, BLAS keeps to the share's own thread (by the library `threadpoolctl`). Several products side by side, a
+thread each, beat one product after the other on several threads: nothing waits for the slowest between two of them,
+and what lies between the products is shared out as well.
+
+OMP_NUM_THREADS bounds the number, as it does for NumPy's BLAS.
+"""
+
+import contextvars
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+__all__ = ["count", "spread", "together"]
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+_sharing: contextvars.ContextVar[bool] = contextvars.ContextVar("sharing", default=False)
+
+
+@cache
+def _allowed(process: int) -> int:
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, int(os.environ.get("OMP_NUM_THREADS") or allowed)))
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The threads beside the caller's, of this very process (a fork has none of its parent's)."""
+    return ThreadPoolExecutor(max(1, _allowed(process) - 1), "onelayer")
+
+
+@cache
+def _blas(process: int) -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def count() -> int:
+    """How many threads this work may use."""
+    return 1 if _sharing.get() else _allowed(os.getpid())
+
+
+def spread(work: Callable[[int], Any], shares: int) -> None:
+    """work(0), work(1) … work(shares - 1) side by side; the caller's thread does the first."""
+    others = [_pool(os.getpid()).submit(work, share) for share in range(1, shares)]
+    work(0)
+    for other in others:
+        other.result()
+
+
+def together(f: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+    """f of every item, side by side. Each must be about as long as the others, and none may wait for another."""
+    if len(items) < 2 or count() == 1:
+        return [f(item) for item in items]
+
+    def alone(item: Item) -> Found:
+        _sharing.set(True)
+        return f(item)
+
+    own = [contextvars.copy_context() for _ in items]  # who computes, and with which kernels, is a matter of context
+    with _blas(os.getpid()).limit(limits=1):
+        others = [
+            _pool(os.getpid()).submit(context.run, alone, item)
+            for context, item in zip(own[1:], items[1:], strict=True)
+        ]
+        first = own[0].run(alone, items[0])
+        return [first, *(other.result() for other in others)]
