@@ -1,7 +1,7 @@
 """Threads: how many this process may use, and work that is shared out among them.
 
-together(f, items)   f(item) for every item at once, each in a thread of its own, the results in order. NumPy and the
-                     kernels let go of Python's lock while they compute, so the threads do run side by side.
+together(f, items)   f(item) for every item, each thread taking the next one that is left, the results in order. NumPy
+                     and the kernels let go of Python's lock while they compute: the threads do run side by side.
 count()              how many threads a piece of work may use: all of them, or 1 within a share of `together`.
 
 Within a share, BLAS keeps to the share's own thread (by the library `threadpoolctl`). Several products side by side, a
@@ -59,19 +59,18 @@ def spread(work: Callable[[int], Any], shares: int) -> None:
 
 
 def together(f: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
-    """f of every item, side by side. Each must be about as long as the others, and none may wait for another."""
-    if len(items) < 2 or count() == 1:
+    """f of every item, side by side, the results in order; none may wait for another."""
+    workers = min(count(), len(items))
+    if workers < 2:
         return [f(item) for item in items]
+    waiting, found = iter(range(len(items))), [None] * len(items)  # a list's iterator hands out each place once
+    contexts = [contextvars.copy_context() for _ in range(workers)]  # which kernels are in use is a matter of context
 
-    def alone(item: Item) -> Found:
+    def alone() -> None:
         _sharing.set(True)
-        return f(item)
+        for place in waiting:
+            found[place] = f(items[place])  # type: ignore[call-overload]
 
-    own = [contextvars.copy_context() for _ in items]  # who computes, and with which kernels, is a matter of context
     with _blas(os.getpid()).limit(limits=1):
-        others = [
-            _pool(os.getpid()).submit(context.run, alone, item)
-            for context, item in zip(own[1:], items[1:], strict=True)
-        ]
-        first = own[0].run(alone, items[0])
-        return [first, *(other.result() for other in others)]
+        spread(lambda worker: contexts[worker].run(alone), workers)
+    return found  # type: ignore[return-value]

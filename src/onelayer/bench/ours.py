@@ -14,6 +14,7 @@ from ..sublayers import attention_blocked
 from ..tasks import Batch
 from ..training import step as steps
 from ..training.config import RunConfig
+from ..training.engines import shares
 from ..training.engines.memory import keep_freed_memory
 from ..training.objective import Objective
 from . import Contender, NotInstalled, memory
@@ -58,7 +59,7 @@ def _numpy(
     def step() -> None:
         nonlocal state, t
         with using(stand_ins):
-            state, _, _ = steps.take(state, batch, t, objective, rules)
+            state, _, _ = steps.take(state, batch, t, objective, rules, gradient=shares.gradient)
         t += 1
 
     return step

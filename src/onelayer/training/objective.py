@@ -6,7 +6,7 @@ scores               per example: its loss, and how many of the targets that cou
 Pure functions of arrays: the same lines run under NumPy and inside JAX's jit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,19 +83,31 @@ class Scores(NamedTuple):
     hits: Array  # how many of them were said
 
 
-def accumulated(params: Any, parts: Sequence[Batch], objective: Objective) -> tuple[Array, Any]:
-    """`loss_and_grads` of all the parts as one batch, one part after the other: each counts by its targets' weight.
+def accumulated(
+    params: Any,
+    parts: Sequence[Batch],
+    objective: Objective,
+    each: Callable[[Callable[[int], Any], Sequence[int]], Iterable[Any]] = map,
+    ahead: Sequence[tuple[Array, Any]] | None = None,
+) -> tuple[Array, Any]:
+    """`loss_and_grads` of all the parts as one batch: each counts by its targets' weight.
 
     loss = Σ n_i loss_i / Σ n_i, and so the gradient; n_i is the sum of the weights of part i.
+    each: `map` takes one part after the other, in the memory of one; `threads.together` takes them side by side.
+    ahead: `forward` of each part, if already known.
     """
     amounts = [float(np.prod(b.targets.shape)) if b.weights is None else float(b.weights.sum()) for b in parts]
-    loss, grads = 0.0, None
-    for part, amount in zip(parts, amounts, strict=True):
-        share = amount / sum(amounts)
-        own, g = loss_and_grads(params, part, objective)
-        scaled = map_tree(lambda x, share=share: share * x, g)
-        loss = loss + share * own
-        grads = scaled if grads is None else map_tree(lambda a, b: a + b, grads, scaled)
+    told = [i for i, amount in enumerate(amounts) if amount > 0]  # a part of padding alone has nothing to say
+
+    def own(i: int) -> tuple[Array, Any]:
+        loss, grads = loss_and_grads(params, parts[i], objective, None if ahead is None else ahead[i])
+        share = amounts[i] / sum(amounts)
+        return share * loss, map_tree(lambda g: share * g, grads)
+
+    found = iter(each(own, told))
+    loss, grads = next(found)
+    for more, g in found:
+        loss, grads = loss + more, map_tree(lambda a, b: a + b, grads, g)
     return loss, grads
 
 

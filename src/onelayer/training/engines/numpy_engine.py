@@ -1,18 +1,18 @@
 """The NumPy engine: the step as it is written, one array after the other. The default.
 
 Where numba is installed, fused kernels stand in for the layers' elementwise passes (kernels/); long attention is done
-in blocks (sublayers/attention_blocked.py).
+in blocks (sublayers/attention_blocked.py). A large batch is taken in shares, a thread for each (shares.py).
 Where each step sees all training examples, an evaluation's forward pass over them is the next step's: it is kept.
 Where the run is measured, so are all logits of an evaluation, until they have been asked for.
 """
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from ... import kernels
-from ...arrays import Array, flatten, map_tree
+from ... import kernels, threads
+from ...arrays import flatten, map_tree
 from ...fused import using
 from ...sublayers import attention_blocked
 from ...tasks import Batch, Task
@@ -21,9 +21,9 @@ from .. import step as steps
 from ..batches import Batches, Lengths, chunks, lengths
 from ..config import RunConfig
 from ..events import Stepped, Watch
-from ..objective import Objective, Scores, accumulated, forward, judge
+from ..objective import Scores, accumulated, forward, judge
 from ..step import Gradient, TrainState
-from . import Diverged
+from . import Diverged, shares
 from .memory import keep_freed_memory
 
 
@@ -44,7 +44,7 @@ class Engine:
             for name, split in evaluation.splits(task, config).items()
         }
         self._lengths = {name: lengths(split) for name, split in self.splits.items()}
-        self._ahead: tuple[Any, Any] = (None, None)  # parameters, and their forward pass over the training examples
+        self._ahead: tuple[Any, Any] = (None, None)  # parameters, and their forward passes over the training examples
         self._said: tuple[Any, dict[str, np.ndarray]] = (None, {})  # parameters, and what they answered when evaluated
         self.watch: Watch | None = None
         keep_freed_memory()
@@ -64,11 +64,10 @@ class Engine:
     def _run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
         losses, norms, tokens = np.zeros(n), np.zeros(n), np.zeros(n)
         for i in range(n):
-            batch, ahead = self.batches.at(step + i), self._take_ahead(state)
-            before = state
+            batch, before = self.batches.at(step + i), state
+            gradient = self._gradient(step + i, self._take_ahead(state))
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # found below, and named
-                gradient = self._in_parts(batch, step + i)
-                state, figures, raw = steps.take(state, batch, step + i, self.objective, self.rules, ahead, gradient)
+                state, figures, raw = steps.take(state, batch, step + i, self.objective, self.rules, gradient=gradient)
                 state = _in_order(state)
             losses[i], norms[i], tokens[i] = figures["loss"], figures["grad_norm"], self.batches.tokens(step + i)
             check(step + i, losses[i], norms[i], raw, state.params)
@@ -77,15 +76,11 @@ class Engine:
                     self.watch(Stepped(step + i, before, batch, raw, state))
         return state, {"loss": losses, "grad_norm": norms, "tokens": tokens}
 
-    def _in_parts(self, batch: Batch, step: int) -> Gradient | None:
-        """Where a step accumulates: the gradient of its batch, a part at a time. None: at once."""
+    def _gradient(self, step: int, ahead: list[tuple[Any, Any]] | None) -> Gradient:
+        """Of a step's batch: in shares, side by side; where the step accumulates, a part after the other."""
         if self.config.accumulate == 1:
-            return None
-
-        def gradient(params: Any, whole: Batch, objective: Objective) -> tuple[Array, Any]:
-            return accumulated(params, self.batches.parts(whole, step), objective)
-
-        return gradient
+            return partial(shares.gradient, ahead=ahead)
+        return lambda params, batch, objective: accumulated(params, self.batches.parts(batch, step), objective)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         with using(kernels.available() | attention_blocked.STAND_INS):
@@ -98,8 +93,9 @@ class Engine:
             most = evaluation.chunk(self.task, batch)
             same = batch is self.batches.train and self.batches.whole  # what the next step will see
             if same and len(batch.tokens) <= most:
-                self._ahead = state.params, forward(state.params, batch, self.objective)
-                found, logits = judge(self._ahead[1][0], batch), self._ahead[1][0]
+                ahead = shares.forwards(state.params, shares.shares(batch, self.objective), self.objective)
+                self._ahead, logits = (state.params, ahead), np.concatenate([said for said, _ in ahead])
+                found = judge(logits, batch)
             else:
                 found, logits = self._judged(state.params, batch, most, self._lengths[split], keep)
             figures |= evaluation.summarise(self.task, split, found)
@@ -111,12 +107,14 @@ class Engine:
         self, params: Any, batch: Batch, most: int, of: Lengths, keep: bool
     ) -> tuple[Scores, np.ndarray | None]:
         """The scores of a split in its order, so many examples at a time; and all of its logits where they are kept."""
-        order, parts, logits = [], [], []
-        for rows, part in chunks(batch, most, of, in_order=keep):
-            answered = forward(params, part, self.objective)[0]
-            order.append(rows)
-            parts.append(judge(answered, part))
-            logits += [answered] if keep else []
+
+        def answer(piece: tuple[Any, Batch]) -> tuple[Any, Scores, Any]:
+            rows, part = piece
+            logits = forward(params, part, self.objective)[0]
+            return rows, judge(logits, part), logits if keep else None
+
+        most = max(1, most // threads.count())
+        order, parts, logits = zip(*threads.together(answer, [*chunks(batch, most, of, in_order=keep)]), strict=True)
         found = Scores(*(np.concatenate(part) for part in zip(*parts, strict=True)))
         if not isinstance(order[0], slice):
             back = np.argsort(np.concatenate(order))
@@ -131,7 +129,7 @@ class Engine:
         return said
 
     def _take_ahead(self, state: TrainState) -> Any:
-        """The forward pass that an evaluation left for these very parameters; it is let go of."""
+        """The forward passes that an evaluation left for these very parameters; they are let go of."""
         (params, ahead), self._ahead = self._ahead, (None, None)
         return ahead if params is state.params else None
 
