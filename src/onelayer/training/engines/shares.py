@@ -1,6 +1,6 @@
 """A batch in shares, a thread for each: every share runs through the whole forward and backward, and gradients add up.
 
-loss = Σ n_i loss_i / Σ n_i over the shares, n_i the weight of a share's targets; and so each gradient. It is that of the
+loss = Σ n_i loss_i / Σ n_i over the shares, n_i the weight of a share's targets; so each gradient. It is that of the
 whole batch, but for the order in which it is summed: with another number of threads the last bits differ.
 
 Between two products of a step NumPy works on one thread, and each product waits for its slowest part. A share has no
