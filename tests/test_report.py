@@ -30,9 +30,9 @@ from onelayer.report.wording import percent, phases
 from onelayer.tasks import Batch
 from onelayer.training import configure
 
-ELSEWHERE = ("flow", "curvature", "walk", "walk_back")  # what a watcher noted; what there is on a run of words
+ELSEWHERE = ("flow", "curvature", "answers", "walk", "walk_back")  # what a watcher noted; what a run of words has
 UNWATCHED = [name for name in SECTIONS if name not in ELSEWHERE]
-ALL = set(UNWATCHED) | {"walk", "walk_back"}  # where it is not known what the run is
+ALL = set(UNWATCHED) | {"answers", "walk", "walk_back"}  # where it is not known what the run is
 
 
 @pytest.fixture(scope="module")

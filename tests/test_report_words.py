@@ -128,6 +128,48 @@ def test_attention_of_every_head_of_every_layer(tmp_path: Path) -> None:
     assert "läuft" in (next(iter(long[0].matrices.values())).rows or []), "the long sentence"
 
 
+def test_its_answers_are_decoded(words: Path) -> None:
+    said = shown(words)["answers"]
+    told = said.listings["Read, and said"].splitlines()
+    for source, answer in (line.split("\t") for line in PAIRS.splitlines()):
+        assert told[told.index(source) + 1] == f"  = {answer}", "learnt by heart"
+    assert "8 of these are exactly right" in said.text
+
+
+def test_a_wrong_answer_stands_beside_what_was_wanted(tmp_path: Path) -> None:
+    said = shown(make(tmp_path / "run", steps=2))["answers"]
+    assert "0 of these are exactly right" in said.text
+    assert "  wanted: hello world and all" in said.listings["Read, and said"]
+
+
+# ---------------------------------------------------------------------------------------------------- a language model
+
+
+def test_a_language_model_on_a_line_of_its_text(tmp_path: Path) -> None:
+    line = "a line of text that is said\n"
+    file = tmp_path / "text.txt"
+    file.write_text("ქართული " + 40 * line, encoding="utf-8")
+    changes = {
+        "task": {"name": "language", "path": str(file), "context": 32},
+        "model": {"d_model": 16, "n_heads": 2, "d_mlp": 24, "n_layers": 2},
+        "optimizer": {"name": "adamw", "lr": 0.02}, "batch_size": 32, "steps": 120,
+        "evaluation": {"every": 120},
+    }  # fmt: skip
+    path = train(configure("default", changes), tmp_path / "run").run
+    found = shown(path)
+    assert "walk" not in found
+    assert "A decoder-only Transformer of 2 layers was trained to go on with" in found["summary"].text
+    [gallery] = found["attention"].galleries
+    assert list(gallery.matrices) == [f"layer {i}, head {h}" for i in range(2) for h in range(2)]
+    first = gallery.matrices["layer 1, head 0"]
+    assert "".join(first.rows or []) == line.strip().replace(" ", "␣")
+    assert not np.triu(first.values, 1).any(), "it looks back only"
+    said = found["answers"].listings["Always the likeliest token"]
+    prompt, _, answer = said.replace("\n", " ").partition("|")
+    assert f"{prompt}{answer}".count("line of text") > 5, "it has learnt the line"
+    write_report(path)
+
+
 # ---------------------------------------------------------------------------------------------------- the walk
 
 MODELS = [

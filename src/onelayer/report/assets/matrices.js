@@ -79,7 +79,7 @@ export class Matrix {
     const { canvas, height, width } = this;
     const token = this.large ? Math.max(TOKEN, Math.min(LARGE[1], Math.floor(LARGE[0] / Math.max(height, width)))) : TOKEN;
     this.element.style.setProperty("--token", `${token}px`);
-    this.down = this.rows ? token : pitch(height) * (height > 8 ? 0.6 : 1);
+    this.down = this.rows ? token : this.small ? pitch(width) : pitch(height) * (height > 8 ? 0.6 : 1);
     this.across = this.columns ? token : Math.min(pitch(width), Math.max(0.5, (room - (this.rows ? 90 : 2)) / width));
     const ratio = window.devicePixelRatio || 1;
     const [w, h] = [Math.round(width * this.across), Math.round(height * this.down)];
@@ -180,7 +180,7 @@ function gallery(place) {
   const large = make("div", "large");
   const output = make("output");
   const buttons = Object.entries(matrices).map(([name, about]) => {
-    const small = new Matrix({ ...about, rows: null, columns: null, mark: [null, null] });
+    const small = new Matrix({ ...about, rows: null, columns: null, mark: [null, null], small: true });
     const button = make("button");
     button.type = "button";
     button.append(small.element, name);

@@ -211,7 +211,10 @@ def _checked(name: str, y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _logarithmic(values: np.ndarray) -> dict:
-    """A logarithmic axis, labelled at powers of ten, or at 1, 2, 5 times them where it spans fewer than two."""
+    """A logarithmic axis, labelled at powers of ten, or at 1, 2, 5 times them where it spans fewer than two;
+    at round numbers where it spans less than from 1 to 4."""
     positive = values[np.isfinite(values) & (values > 0)]
     decades = np.log10(positive.max() / positive.min()) if positive.size else 0.0
+    if decades < 0.6:  # between 2 and 5 there may be none of these
+        return {"type": "log", "nticks": 6}
     return {"type": "log", "dtick": "D2" if decades < 2 else 1, "exponentformat": "power", "tickfont": {"size": 10}}

@@ -6,6 +6,7 @@ A section is a module with `applies(run) -> bool`, whether it has anything to sa
 
 from onelayer.report.sections import (
     addressing,
+    answers,
     attention,
     circuit,
     curvature,
@@ -25,6 +26,7 @@ from onelayer.report.sections import (
 
 SECTIONS = {
     "summary": summary,
+    "answers": answers,
     "curves": curves,
     "circuit": circuit,
     "weights": weights,
