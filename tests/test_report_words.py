@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from backends import CHROMIUM, needs
 
+from onelayer.arrays import flatten
 from onelayer.report import write_report
 from onelayer.report.page import sections
 from onelayer.report.run import Run
 from onelayer.report.section import Matrix, Section
 from onelayer.report.walk import backward, scene
-from onelayer.training import configure, train
+from onelayer.training import checkpoint, configure, train
+from onelayer.training.metrics import encode
+from onelayer.training.objective import init
 
 PAIRS = """\
 გამარჯობა მსოფლიო და ყველა	hello world and all
@@ -39,7 +42,8 @@ def make(path: Path, steps: int = 40, **model) -> Path:
                  "source_units": "words", "target_units": "words"},
         "model": shape | {"position": "sinusoidal", "embed_scale": True} | model,
         "optimizer": {"name": "adamw", "lr": 0.02, "weight_decay": 0.0}, "steps": steps,
-        "checkpoint": {"every": steps // 2},
+        "checkpoint": {"every": steps // 2}, "stop": {"on": "none", "best": "valid_loss"},
+        "evaluation": {"every": steps // 4 or 1},
     }  # fmt: skip
     return train(configure("default", changes), path).run
 
@@ -95,6 +99,8 @@ def test_the_summary_says_what_was_measured(words: Path) -> None:
     loss = next(last[f"{split}_loss"] for split in ("valid", "test") if f"{split}_loss" in last)
     assert f"is {loss:.3g} nats per token (perplexity {np.exp(loss):.3g})" in text
     assert "word by word" in text and "onelayer decode" in text
+    best = min(Run.at(words).records, key=lambda record: record["valid_loss"])
+    assert f"shown on this page, are those of step {best['step']}, where valid loss was best" in text
 
 
 def test_the_summary_says_what_was_decoded(tmp_path: Path) -> None:
@@ -107,6 +113,19 @@ def test_the_summary_says_what_was_decoded(tmp_path: Path) -> None:
         "\u00a0", " "
     )
     assert summary.facts["BLEU, test"] == "12.5"
+
+
+def test_the_page_shows_the_weights_that_the_run_chose(tmp_path: Path) -> None:
+    run = Run.at(make(tmp_path / "run", steps=8))
+    assert run.step_best == 8
+    log = tmp_path / "run" / "metrics.jsonl"
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    with log.open("ab") as file:
+        file.write(encode({"step": 9, "train_loss": 1.0, "valid_loss": 2 * records[0]["valid_loss"]}))
+    checkpoint.save(tmp_path / "run" / "checkpoints", 9, flatten(init(run.model, 1)), {"count": np.array(9)}, {})
+    later = Run.at(tmp_path / "run")
+    assert later.checkpoints[-1] == 9 and later.step_best == 8
+    np.testing.assert_array_equal(later.weights()["decoder.embed.W_E"], run.weights(8)["decoder.embed.W_E"])
 
 
 # ---------------------------------------------------------------------------------------------------- attention
@@ -153,7 +172,7 @@ def test_a_language_model_on_a_line_of_its_text(tmp_path: Path) -> None:
         "task": {"name": "language", "path": str(file), "context": 32},
         "model": {"d_model": 16, "n_heads": 2, "d_mlp": 24, "n_layers": 2},
         "optimizer": {"name": "adamw", "lr": 0.02}, "batch_size": 32, "steps": 120,
-        "evaluation": {"every": 120},
+        "evaluation": {"every": 120}, "stop": {"on": "none"},
     }  # fmt: skip
     path = train(configure("default", changes), tmp_path / "run").run
     found = shown(path)

@@ -175,10 +175,19 @@ class Run:
         """The steps whose weights are kept, earliest first."""
         return self.directory.snapshots
 
+    @property
+    def step_best(self) -> int | None:
+        """The step whose weights the run chose, where it chooses (`stop.best`) and they are kept."""
+        if self.config.stop.best is None or not self.directory.metrics:
+            return None
+        best = self.figures.step_best
+        return best if best in self.checkpoints else None
+
     def weights(self, step: int | None = None) -> dict[str, np.ndarray]:
-        """flat name -> array, verified, of the checkpoint at `step`, or of the last one that can be read."""
-        damage = "no checkpoint is there"
-        for candidate in reversed(self.checkpoints) if step is None else (step,):
+        """flat name -> array, verified, of the checkpoint at `step`; None: those chosen, else the last readable."""
+        damage, best = "no checkpoint is there", self.step_best
+        usual = ([] if best is None else [best]) + self.checkpoints[::-1]
+        for candidate in usual if step is None else [step]:
             try:
                 return self.directory.parameters(candidate)
             except BadInput as error:
@@ -187,14 +196,14 @@ class Run:
 
     @cached_property
     def params(self) -> Any:
-        """The last weights, as the model takes them."""
+        """The weights of the page, as the model takes them."""
         like, weights = init(self.model, self.config.seed), self.weights()
         if missing := sorted(set(flatten(like)) - set(weights)):
             raise BadInput(f"the checkpoint lacks {', '.join(missing)}")
         return unflatten(weights, like)
 
     def values(self, batch: Batch, pattern: str) -> dict[str, Array]:
-        """name -> what the last weights compute for a batch, of the names that fit, such as `*.hook_pattern`."""
+        """name -> what the page's weights compute for a batch, of the names that fit, such as `*.hook_pattern`."""
         found: dict[str, Array] = {}
 
         def keep(at: str, value: Array) -> Array:

@@ -53,6 +53,13 @@ def _in_words(run: Run) -> list[str]:
         forced = last.get(f"{split}_teacher_forced_accuracy")
         if forced is not None:
             told.append(f"Given all before it, {percent(forced)} of the tokens there get the largest logit.")
+    if run.step_best is not None:
+        best = run.config.stop.best or ""
+        value = next(r[best] for r in run.records if r["step"] == run.step_best)
+        told.append(
+            f"The weights chosen, and shown on this page, are those of step {run.step_best:,}, where "
+            f"{best.replace('_', ' ')} was best: {value:.4g}."
+        )
     for name, decoded in run.decoded.items():
         known = [f"{DECODED[key][0]} {_decoded(key, value)}" for key, value in decoded.items() if key in DECODED]
         if known:
