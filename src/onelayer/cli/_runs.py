@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 
@@ -13,10 +13,13 @@ from .. import tasks
 from ..errors import BadInput, WorkFailed, unknown
 from ..models.config import ModelConfig
 from ..tasks import Task
-from ..training import Result, Run, RunConfig
+from ..training import Result, Run, RunConfig, units_file
 from ..training import config as configs
 from ..training.measuring import Measure
 from ._common import answer
+
+if TYPE_CHECKING:
+    from ..words.final import Final
 
 __all__ = ["Fields", "NoReport", "changes", "conclude", "given", "probe", "read_config"]
 
@@ -124,14 +127,50 @@ def facts(result: Result, config: RunConfig, report: Path | None) -> dict[str, A
     }
 
 
-def conclude(result: Result, with_report: bool, as_json: bool, also: tuple[dict[str, Any], str] | None = None) -> None:
+def facts_of_words(result: Result, config: RunConfig, report: Path | None, final: "Final | None") -> dict[str, Any]:
+    """The end of a run of strings as one JSON object."""
+    return {
+        "task": config.task.name,
+        "seed": config.seed,
+        "engine": config.engine,
+        "recipe": config.recipe,
+        "status": result.status,
+        "reason": result.reason,
+        "steps": result.step,
+        "seconds": round(result.seconds, 3),
+        "tokens_per_second": round(result.tokens / result.busy, 1) if result.busy else None,
+        "step_best": result.figures.step_best,
+        **{name: value for name, value in result.record.items() if name.startswith(("train_", "valid_", "test_"))},
+        **({"metrics": {}} if final is None else final.as_dict()),
+        "run": result.run,
+        "report": report,
+    }
+
+
+def judged(result: Result, task: Task | None) -> "Final | None":
+    """Of a run of strings that has come to its end: what it says, judged. None: there is nothing to judge."""
+    if result.status != "finished" or not (result.run / units_file.NAME).exists():
+        return None
+    from ..words.final import conclude
+
+    return conclude(result.run, task)
+
+
+def conclude(
+    result: Result,
+    with_report: bool,
+    as_json: bool,
+    also: tuple[dict[str, Any], str] | None = None,
+    task: Task | None = None,
+) -> None:
     """Write the report, print the figures, and end as the run did: 0, 1 diverged, 130 or 143 interrupted.
 
-    also: more to say before the figures, as facts and in words.
+    also: more to say before the figures, as facts and in words.    task: the run's, where it is at hand.
     """
-    from ..report.terminal import summary
+    from ..report.terminal import scored, summary
 
     config = Run(result.run).config
+    final = judged(result, task)
     report, trouble = None, None
     if with_report and result.status == "finished":
         from ..report import write_report
@@ -142,7 +181,9 @@ def conclude(result: Result, with_report: bool, as_json: bool, also: tuple[dict[
             trouble = WorkFailed(f"the run is complete, but its report could not be written: {error}")
     text = summary(result, config) + (f"\nreport  {report}" if report else "")
     more, words = also or ({}, "")
-    answer(facts(result, config, report) | more, "\n".join(filter(None, [words, text])), as_json=as_json)
+    of_words = (result.run / units_file.NAME).exists()
+    told = facts_of_words(result, config, report, final) if of_words else facts(result, config, report)
+    answer(told | more, "\n".join(filter(None, [words, text, scored(final)])), as_json=as_json)
     if trouble:
         raise trouble
     if result.status == "diverged":

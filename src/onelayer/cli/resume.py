@@ -31,4 +31,4 @@ def resume(
     asked = configs.merge(changes(fields), given(steps=steps, seconds=seconds))
     with Display() as display:
         result = go_on(run, dict(configs.dotted(asked)), display, probe=probe, speak=speak)
-    conclude(result, not no_report, as_json)
+    conclude(result, not no_report, as_json, task=display.task)

@@ -39,7 +39,7 @@ def train(
     file = read_config(config)
     named = bool(task_and_fields) and not task_and_fields[0].startswith("--")
     task = task_and_fields[0] if named else task_of(file)
-    options = given(seed=seed, steps=steps, engine=engine, recipe=recipe, seconds=minutes and 60 * minutes)
+    options = given(seed=seed, steps=steps, engine=engine, recipe=recipe, seconds=minutes and round(60 * minutes, 6))
     fields = changes(task_and_fields[named:], "minutes", "config", "out", "print-config", "json", task=task)
     chosen = configure(recipe, file, {"task": task} if named else {}, options, fields)
     if print_config:
@@ -47,6 +47,7 @@ def train(
         return
     from ..report.terminal import Display
 
+    named_steps = "steps" in file or steps is not None or "steps" in fields
     with Display() as display:
-        result = run_to_its_end(chosen, out, display, probe=probe, speak=speak)
-    conclude(result, not no_report, as_json)
+        result = run_to_its_end(chosen, out, display, probe=probe, speak=speak, fit=not named_steps)
+    conclude(result, not no_report, as_json, task=display.task)

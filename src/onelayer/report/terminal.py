@@ -18,12 +18,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ..tasks import Task
 from ..training.config import RunConfig
 from ..training.events import Advanced, Checkpointed, Evaluated, Event, Finished, Result, Started
 from ..training.figures import Figures, fold, phase
 from ..training.run_directory import Run
+from ..words.final import Final
 
-__all__ = ["Display", "sparkline", "summary"]
+__all__ = ["Display", "scored", "sparkline", "summary"]
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 REFRESH = 0.2  # seconds between two pictures, at least
@@ -58,6 +60,7 @@ class Display:
         self.history: list[dict[str, Any]] = []
         self.figures = Figures()
         self.step, self.first, self.seconds, self.begun = 0, 0, 0.0, time.monotonic()
+        self.task: Task | None = None
         self.rate, self.said = 0.0, ""  # targets a second; what a run of strings said last
         self._drawn, self._said, self._phase = 0.0, -1, ""
         self._live: Live | None = None
@@ -76,7 +79,7 @@ class Display:
     def __call__(self, event: Event) -> None:
         match event:
             case Started():
-                self.config, self.run = event.config, event.run
+                self.config, self.run, self.task = event.config, event.run, event.task
                 self.step = self.first = event.step
                 self.begun = time.monotonic()
                 self.history = Run(event.run).metrics
@@ -226,3 +229,18 @@ def summary(result: Result, config: RunConfig) -> str:
     rows.append(("run", str(result.run)))
     widest = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{widest}}  {text}" for name, text in rows)
+
+
+def scored(final: Final | None) -> str:
+    """What a run of strings says, judged: a line a split."""
+    if final is None:
+        return ""
+    rows = [("weights", f"{final.weights}, of step {final.step}, chosen on valid; {final.how}")]
+    rows += [(split, ", ".join(_told(name, x) for name, x in found.items())) for split, found in final.metrics.items()]
+    return "\n".join(f"{name:<12}{text}" for name, text in rows)
+
+
+def _told(name: str, value: Any) -> str:
+    share = isinstance(value, float) and (name == "exact_match" or name.endswith("_rate"))
+    shown = f"{100 * value:.2f} %" if share else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{name.replace('_', ' ')} {shown}"

@@ -11,14 +11,18 @@ Figures   SPLIT_loss: in nats for each target that counts, without label smoothi
           GROUP_accuracy: of the test split's groups, by name
 """
 
+from typing import Any
+
 import numpy as np
 
+from .. import threads
 from ..arrays import generator
 from ..tasks import Batch, Task
+from .batches import Lengths, chunks
 from .config import RunConfig
-from .objective import Scores
+from .objective import Objective, Scores, forward, judge
 
-__all__ = ["chunk", "names", "splits", "summarise"]
+__all__ = ["chunk", "judged", "names", "splits", "summarise"]
 
 CHUNK = 8192  # examples that are evaluated at once, at most
 LOGITS = 1 << 22  # numbers that they may have as logits: 16 MB, in float32
@@ -36,6 +40,26 @@ def splits(task: Task, config: RunConfig) -> dict[str, Batch]:
 def chunk(task: Task, batch: Batch) -> int:
     """How many of the examples to evaluate at once, so that an evaluation takes little memory."""
     return int(min(CHUNK, max(1, LOGITS // (len(task.vocabulary) * batch.targets.shape[1]))))
+
+
+def judged(
+    params: Any, batch: Batch, goal: Objective, most: int, of: Lengths, keep: bool = False
+) -> tuple[Scores, np.ndarray | None]:
+    """The scores of a split in its order, so many examples at a time, side by side where there are threads; and all of
+    its logits where they are kept."""
+
+    def answer(piece: tuple[Any, Batch]) -> tuple[Any, Scores, Any]:
+        rows, part = piece
+        logits = forward(params, part, goal)[0]
+        return rows, judge(logits, part), logits if keep else None
+
+    most = max(1, most // threads.count())
+    order, parts, logits = zip(*threads.together(answer, [*chunks(batch, most, of, in_order=keep)]), strict=True)
+    found = Scores(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    if not isinstance(order[0], slice):
+        back = np.argsort(np.concatenate(order))
+        found = Scores(*(part[back] for part in found))
+    return found, np.concatenate(logits) if keep else None
 
 
 def _accuracy(task: Task) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..tasks import Task
 from .config import RunConfig
 from .figures import Figures
 
@@ -22,6 +23,7 @@ class Started(NamedTuple):
     step: int  # 0, or where a resumed run goes on
     facts: dict[str, Any]  # the task's
     notes: tuple[str, ...]  # what is worth saying: a fall-back to an older checkpoint, another machine, a small class
+    task: Task | None = None
 
 
 class Advanced(NamedTuple):

@@ -26,7 +26,7 @@ from ..arrays import flatten, unflatten
 from ..errors import BadInput
 from ..models.config import ModelConfig
 from ..tasks import Task
-from . import checkpoint, engines, evaluation, measuring, metrics, run_directory, units_file
+from . import budget, checkpoint, engines, evaluation, measuring, metrics, run_directory, units_file
 from .checkpoint import Checkpoint
 from .config import RunConfig, StopConfig
 from .engines import Diverged, Engine, TrainState, numpy_engine
@@ -52,20 +52,25 @@ def train(
     probe: measuring.Probe | None = None,
     begin: TrainState | None = None,
     speak: Speak | None = None,
+    fit: bool = False,
 ) -> Result:
     """A new run in the directory `out` (None: runs/<task>-<operation>-<seed>-<time>), to its end.
 
     probe: what measures the network where the config asks for measures (measuring.py).
     begin: the state that a branch starts with, at its config's first step; branch.py makes it.
     speak: what lets a run of strings say something at each evaluation, such as onelayer.words.progress.progress.
+    fit: measure first how many steps `config.seconds` allow, and let the run have those (budget.py).
     """
     _check_watch(config, watch)
     if begin is None:
         refuse_branch(config, "it cannot be trained from its config alone")
     path = run_directory.default_path(config) if out is None else Path(out)
     session = _Session(path, config, callback, watch, probe, begin, speak)  # bad input shows before anything is written
+    if fit and config.seconds is not None:
+        run_directory.refuse_taken(path)  # before the time is spent
+        session = session.under(budget.fit(config, session.engine))
     about = units_file.describe(session.task)
-    with run_directory.create(path, config, {} if about is None else {units_file.NAME: about}):
+    with run_directory.create(path, session.config, {} if about is None else {units_file.NAME: about}):
         return session.drive([])
 
 
@@ -213,12 +218,14 @@ class _Session:
         probe: measuring.Probe | None = None,
         begin: TrainState | None = None,
         speak: Speak | None = None,
+        task: Task | None = None,
     ) -> None:
         self.path, self.config, self.callback, self.begin = path, config, callback, begin
         self.checkpoints = path / "checkpoints"
-        self.task = config.task.make(config.seed)
+        self.task = config.task.make(config.seed) if task is None else task
         _check_metrics(config, self.task)
         self.facts = {key: value for key, value in self.task.facts.items() if isinstance(value, str | int | float)}
+        self._listeners = watch, probe, begin, speak
         self.engine: Engine = engines.get(config.engine)(config, self.task)
         if isinstance(self.engine, numpy_engine.Engine):
             self.engine.watch = watch
@@ -228,6 +235,10 @@ class _Session:
         self.say = speak(self.task, self.engine.objective.model) if speak and self.task.text is not None else None
         self.log: metrics.MetricsLog
         self.bests: list[int] = []  # steps at which the run was better than ever before
+
+    def under(self, config: RunConfig) -> "_Session":
+        """The same task under another config."""
+        return _Session(self.path, config, self.callback, *self._listeners, task=self.task)
 
     def drive(self, notes: list[str]) -> Result:
         """From wherever the directory stands to an end of some kind."""
@@ -251,7 +262,7 @@ class _Session:
         step, saved = (found.step, found.step) if found else (config.first_step, None)
         before = float(found.about.get("seconds", 0.0)) if found else 0.0
         begun, busy, tokens, last = time.monotonic(), 0.0, 0.0, {}
-        self.callback(Started(self.path, config, step, self.facts, tuple(notes)))
+        self.callback(Started(self.path, config, step, self.facts, tuple(notes), self.task))
 
         def seconds() -> float:
             return before + time.monotonic() - begun

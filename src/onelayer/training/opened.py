@@ -1,9 +1,13 @@
-"""A run opened for looking: its model at a step, its task, and the batch that is looked at.
+"""A run opened for looking: its model at a step, its task, and the batch that is looked at; or for its words.
 
     run = open_run("runs/arithmetic-x-plus-y-0-…", step=2000)
     run.params, run.batch, run.model, run.loss            what `microscope.trace` asks for
 
-The weights are read as float64, whatever the run's precision: what is looked at is then exact in what was saved.
+    run = open_text("runs/reverse-0-…")                   a run of strings, and no data: what decoding asks for
+    run.params, run.model, run.source, run.target
+
+To be looked at, the weights are read as float64, whatever the run's precision: what is seen is then exact in what was
+saved. For words they are as the run had them.
 """
 
 from dataclasses import dataclass
@@ -12,17 +16,23 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .. import kernels
 from ..arrays import generator, map_tree, unflatten
 from ..errors import BadInput, unknown
+from ..fused import using
 from ..models.config import ModelConfig
+from ..sublayers import attention_blocked
 from ..tasks import Batch, Task
-from . import objective
+from ..tasks.units import Units
+from . import evaluation, objective, units_file
 from . import step as steps
-from .batches import numbered
+from .batches import lengths, numbered
 from .config import RunConfig
+from .figures import fold
+from .loop import averaged
 from .run_directory import Run
 
-__all__ = ["Opened", "open_run", "update_before"]
+__all__ = ["Opened", "OpenedText", "open_run", "open_text", "update_before", "validation_loss"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,3 +93,95 @@ def update_before(path: Path | str, opened: Opened) -> Any:
         return None
     before = open_run(path, earlier[-1], examples=1).params
     return map_tree(lambda a, b: b - a, before, opened.params)
+
+
+# ---------------------------------------------------------------------------------------------------- for its words
+
+WEIGHTS = ("best", "average", "last")
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedText:
+    path: Path
+    config: RunConfig
+    task: str  # its name, in words
+    model: ModelConfig
+    params: Any  # in the run's precision
+    source: Units | None  # None: a language model
+    target: Units
+    metrics: tuple[str, ...]  # by which its strings are judged
+    pad: int | None
+    weights: str  # best, average, last, or step
+    step: int  # whose weights these are; of an average, the last of its steps
+    steps: tuple[int, ...]  # all of them
+
+
+def open_text(path: Path | str, weights: str | int = "best") -> OpenedText:
+    """A run of strings with its weights and vocabularies; its data is not needed.
+
+    weights: best, of the evaluation with the best `stop.best` (where a run kept none: last); average, the mean of those
+    of the last `checkpoint.average` checkpoints; last; or a step.
+    """
+    run = Run(path)
+    config, about = run.config, units_file.read(run.path)
+    saved = run.snapshots
+    if not saved:
+        raise BadInput(f"{path} has no checkpoint yet; train it for longer, or with a smaller checkpoint.every")
+    name, at = _which(run, config, saved, weights)
+    model = config.model.build(**{key: value for key, value in about["model"].items() if value is not None})
+    named = _mean([run.parameters(step) for step in at])
+    try:
+        params = unflatten(named, objective.init(model, config.seed))
+    except KeyError as error:
+        raise BadInput(f"{path} lacks the tensor {error}; its config asks for another model") from error
+    source = None if about["source"] is None else Units.from_dict(about["source"])
+    return OpenedText(
+        run.path, config, about["task"], model, params, source, Units.from_dict(about["target"]),
+        tuple(about["metrics"]), about["pad"], name, at[-1], tuple(at),
+    )  # fmt: skip
+
+
+def _which(run: Run, config: RunConfig, saved: list[int], weights: str | int) -> tuple[str, list[int]]:
+    """What the weights are called, and the steps whose mean they are."""
+    if isinstance(weights, int):
+        if weights not in saved:
+            raise BadInput(f"{run.path} has no weights of step {weights}; allowed: {', '.join(map(str, saved))}")
+        return "step", [weights]
+    if weights not in WEIGHTS:
+        raise unknown("weights", weights, (*WEIGHTS, "a step"))
+    best = fold(run.metrics, config.stop).step_best
+    if weights == "best" and best is not None and best in saved:
+        return "best", [best]
+    if weights == "average":
+        steps = [step for step in averaged(config, saved[-1]) if step in saved]
+        if not steps:
+            every, average = config.checkpoint.every, config.checkpoint.average
+            raise BadInput(
+                f"{run.path} kept no checkpoints to average: it has checkpoint.average = {average}, checkpoint.every = "
+                f"{every}, and came to step {saved[-1]}; allowed: best, last, or a step"
+            )
+        return "average", steps
+    return "last", [saved[-1]]
+
+
+def _mean(trees: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Tensor by tensor, summed in float64; of one tree, that tree."""
+    if len(trees) == 1:
+        return trees[0]
+    return {
+        name: np.mean([tree[name] for tree in trees], axis=0, dtype=np.float64).astype(x.dtype)
+        for name, x in trees[0].items()
+    }
+
+
+def validation_loss(opened: OpenedText, task: Task) -> float:
+    """The loss on the task's valid split (test, where it has none), as an evaluation in training measures it."""
+    goal = steps.make_objective(opened.config, task)
+    name = "test" if task.valid is None else "valid"
+    batch = task.test if task.valid is None else task.valid
+    split = numbered(batch, goal.model, generator(opened.config.seed, "ids", name), training=False)
+    if split.weights is not None:
+        split = split._replace(weights=split.weights.astype(opened.config.dtype))
+    with using(kernels.available() | attention_blocked.STAND_INS):
+        found, _ = evaluation.judged(opened.params, split, goal, evaluation.chunk(task, split), lengths(split))
+    return evaluation.summarise(task, name, found)[f"{name}_loss"]

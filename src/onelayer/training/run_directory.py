@@ -124,6 +124,19 @@ def pretty(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
+def refuse_taken(path: Path) -> None:
+    """BadInput where something stands in the way of a new run."""
+    try:
+        taken = path.exists() and any(entry.name != "lock" for entry in path.iterdir())
+    except OSError as error:
+        raise BadInput(f"cannot create the run {path}: {error.strerror}. Choose another --out") from error
+    if taken:
+        raise BadInput(
+            f"{path} exists and is not empty; a run never overwrites anything. "
+            f"Choose another --out, or go on with `onelayer resume {path}` if it is a run"
+        )
+
+
 @contextmanager
 def create(path: Path, config: RunConfig, beside: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[Run]:
     """A new run, held for writing. An existing directory must be empty; nothing is ever overwritten.
@@ -132,14 +145,9 @@ def create(path: Path, config: RunConfig, beside: Mapping[str, Mapping[str, Any]
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        taken = any(entry.name != "lock" for entry in path.iterdir())
     except OSError as error:
         raise BadInput(f"cannot create the run {path}: {error.strerror}. Choose another --out") from error
-    if taken:
-        raise BadInput(
-            f"{path} exists and is not empty; a run never overwrites anything. "
-            f"Choose another --out, or go on with `onelayer resume {path}` if it is a run"
-        )
+    refuse_taken(path)
     with lock(path):
         if (path / "config.json").exists():
             raise BadInput(f"{path} has just become a run of another process. Choose another --out")

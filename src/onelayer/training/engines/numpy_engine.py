@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from ... import kernels, threads
+from ... import kernels
 from ...arrays import flatten, map_tree
 from ...fused import using
 from ...sublayers import attention_blocked
 from ...tasks import Batch, Task
 from .. import evaluation
 from .. import step as steps
-from ..batches import Batches, Lengths, chunks, lengths
+from ..batches import Batches, lengths
 from ..config import RunConfig
 from ..events import Stepped, Watch
-from ..objective import Scores, accumulated, forward, judge
+from ..objective import accumulated, judge
 from ..step import Gradient, TrainState
 from . import Diverged, shares
 from .memory import keep_freed_memory
@@ -97,29 +97,11 @@ class Engine:
                 self._ahead, logits = (state.params, ahead), np.concatenate([said for said, _ in ahead])
                 found = judge(logits, batch)
             else:
-                found, logits = self._judged(state.params, batch, most, self._lengths[split], keep)
+                found, logits = evaluation.judged(state.params, batch, self.objective, most, self._lengths[split], keep)
             figures |= evaluation.summarise(self.task, split, found)
             said |= {split: logits} if keep else {}
         self._said = (state.params, said) if keep else (None, {})
         return figures
-
-    def _judged(
-        self, params: Any, batch: Batch, most: int, of: Lengths, keep: bool
-    ) -> tuple[Scores, np.ndarray | None]:
-        """The scores of a split in its order, so many examples at a time; and all of its logits where they are kept."""
-
-        def answer(piece: tuple[Any, Batch]) -> tuple[Any, Scores, Any]:
-            rows, part = piece
-            logits = forward(params, part, self.objective)[0]
-            return rows, judge(logits, part), logits if keep else None
-
-        most = max(1, most // threads.count())
-        order, parts, logits = zip(*threads.together(answer, [*chunks(batch, most, of, in_order=keep)]), strict=True)
-        found = Scores(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-        if not isinstance(order[0], slice):
-            back = np.argsort(np.concatenate(order))
-            found = Scores(*(part[back] for part in found))
-        return found, np.concatenate(logits) if keep else None
 
     def answers(self, state: TrainState) -> dict[str, np.ndarray]:
         """An evaluation of these very parameters has them already."""
