@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import signal
 from pathlib import Path
 
@@ -156,6 +157,14 @@ def test_progress_is_what_applies(tmp_path, change, present, absent):
     assert present in told and absent not in told
 
 
+def test_a_table_that_is_too_large_is_not_made_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "LARGEST", 7**3)
+    run = train(tiny(P7, {"steps": 5}), tmp_path / "run", probe=probe.prepare).run
+    assert list(measured(run)[0]) == ["weight_norms", "trajectory_cosine"]
+    with pytest.raises(BadInput, match=r"margin does not apply to .* more than 343 values"):
+        train(tiny(P7, {"evaluation": {"measures": ["margin"]}}), tmp_path / "other", probe=probe.prepare)
+
+
 def test_a_measure_of_any_name_can_be_asked_for(tmp_path):
     config = tiny(P7, {"steps": 10, "evaluation": {"measures": ["train_test_cosine", "neuron_specialisation"]}})
     told = measured(train(config, tmp_path / "run", probe=probe.prepare).run)
@@ -166,6 +175,12 @@ def test_a_measure_of_any_name_can_be_asked_for(tmp_path):
 
 def test_what_is_not_finite_is_null():
     assert probe._brief({"a": math.inf, 3: 0.123456789}) == {"a": None, "3": 0.123457}
+
+
+def test_the_page_says_what_progress_is():
+    text = (Path(__file__).parent.parent / "docs/grokking.md").read_text("utf-8")
+    part = text[text.index("**Which.**") : text.index("Others are named instead")]
+    assert tuple(re.findall(r"`(\w+)`", part))[1:] == probe.PROGRESS
 
 
 # ---------------------------------------------------------------------------------------------------- refusals

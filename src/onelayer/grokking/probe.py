@@ -30,6 +30,7 @@ PROGRESS = (
     "cosine_variance_explained", "logit_scale", "margin", "weight_norms", "trajectory_cosine",
 )  # fmt: skip
 DIGITS = 6
+LARGEST = 2**25  # numbers in a table over all pairs: 256 MiB, p = 321
 
 
 def prepare(config: RunConfig, task: Task) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None:
@@ -41,7 +42,7 @@ def prepare(config: RunConfig, task: Task) -> Callable[[Any, Mapping[str, Any]],
     names = PROGRESS if isinstance(asked, str) else asked
     for name in names:
         get(name)
-    reasons = {name: reason for name in names if (reason := why_not(name, base))}
+    reasons = {name: reason for name in names if (reason := why_not(name, base) or _too_large(name, base))}
     if reasons and not isinstance(asked, str):
         name, reason = next(iter(reasons.items()))
         fit = ", ".join(m for m in MEASURES if why_not(m, base) is None) or "none"
@@ -51,6 +52,13 @@ def prepare(config: RunConfig, task: Task) -> Callable[[Any, Mapping[str, Any]],
         )
     chosen = [name for name in names if name not in reasons]
     return _Probe(base, chosen) if chosen else None
+
+
+def _too_large(name: str, s: Subject) -> str | None:
+    """Why a table over all pairs is not to be made again and again."""
+    if "pairs" not in MEASURES[name].needs or len(s.numbers[0]) ** 2 * len(s.task.vocabulary) <= LARGEST:
+        return None
+    return f"a table over all pairs of {len(s.numbers[0])} numbers holds more than {LARGEST:,} values"
 
 
 class _Probe:

@@ -203,11 +203,12 @@ def summary(result: Result, config: RunConfig) -> str:
     f, r = result.figures, result.record
     metric, threshold = config.stop.metric.replace("_", " "), percent(config.stop.threshold)
     at: Callable[[int | None], str] = lambda step: "never" if step is None else f"step {step}"  # noqa: E731
+    looking = f", {result.measuring:.1f} of them to measure" if result.measuring else ""
     delay = ""
     if f.step_memorised and f.step_sustained:
         delay = f", {f.step_sustained / f.step_memorised:.1f} times as late"
     held, accuracy = measured(r)
-    rows = [("ended", f"{result.status} at step {result.step}: {result.reason} ({result.seconds:.1f} s)")]
+    rows = [("ended", f"{result.status} at step {result.step}: {result.reason} ({result.seconds:.1f} s{looking})")]
     if config.stop.metric in r:
         rows += [
             (f"train accuracy ≥ {threshold}", at(f.step_memorised)),

@@ -65,9 +65,9 @@ def shade(figure: go.Figure, spans: Sequence[Span], over: bool = False) -> go.Fi
         label = {"text": span.name if wide else "", "font": {"size": 10}, **place}
         where = {"yref": "paper", "y0": 0, "y1": 1, "x0": span.start, "x1": span.stop, "name": span.name}
         if over:
-            white = {"color": "#ffffff", "width": 1 if index else 0, "dash": "dot"}
+            white = {"color": "#ffffff", "width": 1.5 if index else 0, "dash": "dot"}
             figure.add_shape(type="line", **where | {"x1": span.start}, line=white)
-            label |= {"font": {"size": 10, "color": "#ffffff"}}
+            label |= {"font": {"size": 10, "color": "#ffffff", "shadow": "0 0 2px #000000, 0 0 2px #000000"}}
             figure.add_shape(type="rect", **where, line_width=0, fillcolor="rgba(0,0,0,0)", label=label)
         else:
             grey = f"rgba(128,128,128,{0.1 * index:.2f})"
