@@ -363,7 +363,7 @@ def test_transformer_lens_says_the_same(fields: dict[str, Any], tmp_path: Path) 
 def test_folded_norms_are_norms_of_gain_one(kind: str, norm_kind: str) -> None:
     foreign = exported("transformer-lens", norm="pre", norm_kind=norm_kind, **BIASED)
     tensors = {name: x for name, x in foreign.tensors.items() if ".ln" not in name and "ln_final" not in name}
-    tensors |= {"blocks.0.attn.mask": np.ones((N, N)), "blocks.0.attn.IGNORE": np.array(-1e30)}  # its buffers
+    tensors |= {"blocks.0.attn.mask": np.ones((N, N)), "blocks.0.attn.IGNORE": np.array(-np.inf)}  # its buffers
     config = foreign.config | {"normalization_type": kind}
     cfg, params = restore(foreign._replace(tensors=tensors, config=config), "transformer-lens")
     assert cfg.norm_kind == norm_kind
@@ -486,6 +486,13 @@ def test_what_has_no_counterpart_here_is_refused(name: str, changes: dict[str, A
         restore(given._replace(config=given.config | changes), name)
 
 
+def test_a_weight_that_is_no_number_is_refused() -> None:
+    given = foreign("gpt2")
+    given.tensors["transformer.wte.weight"][3, 2] = np.nan
+    with pytest.raises(BadInput, match=r"the tensor wte\.weight holds NaN or infinity"):
+        restore(given, "gpt2")
+
+
 def test_half_a_norm_and_an_unequal_tie_are_refused() -> None:
     given = foreign("torch")
     fewer = {name: x for name, x in given.tensors.items() if "decoder.norm" not in name}
@@ -542,8 +549,6 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     trouble(tmp_path, "pytorch_model.bin is a pickle, which runs whatever code it holds, so it is not opened")
     (tmp_path / "model.safetensors").write_bytes(b"not at all")
     trouble(tmp_path, "not in the safetensors format")
-    save_file({"x": np.array([1.0, np.inf])}, tmp_path / "model.safetensors")
-    trouble(tmp_path, "the tensor x holds NaN or infinity")
     save_file({"x": np.array([1.0])}, tmp_path / "model.safetensors")
     trouble(tmp_path, "config.json is missing: tensors alone do not say how many heads there are")
     (tmp_path / "config.json").write_text("[1]")
@@ -575,13 +580,13 @@ def test_a_run_goes_out_and_comes_back_as_a_run(tmp_path: Path, capsys: Any) -> 
     train(tiny({"steps": 20}), first)
     assert run("export", first, "--to", "transformer-lens", "--out", lens_dir, "--json") == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert facts["to"] == "transformer-lens" and facts["notes"][0].startswith("attention's biases: none here") is False
+    assert facts["to"] == "transformer-lens" and facts["notes"][0] == "attention has no biases here: zeros are written"
     assert facts["tensors"] == len(load_file(lens_dir / "model.safetensors"))
     assert run("import", lens_dir, "--from", "transformer-lens", "--out", back, "--like", first, "--json") == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert facts["run"] == str(back) and facts["model"]["attention_bias"] is True
     ours, theirs = open_run(first), open_run(back)
-    assert theirs.step == 0
+    assert theirs.step == 0 and json.loads((back / "imported.json").read_text())["from"] == "transformer-lens"
     want, got = (decoder_only.forward(o.params, o.batch.tokens, o.model)[0] for o in (ours, theirs))
     equal(got, want)
     assert {x.dtype.name for x in runs.open_model(back)[1].blocks[0].mlp} == {"float32"}
@@ -617,5 +622,8 @@ def test_bad_input_is_2_with_words(tmp_path: Path, capsys: Any) -> None:
         "does not fit the task of .*: vocab_size is 11, the task's is 8; n_ctx is 8, the task's is 3",
         "import", tmp_path / "gpt2", "--from", "gpt2", "--out", out, "--like", first,
     )  # fmt: skip
+    trouble(
+        "--like names a run, or a config", "import", tmp_path / "gpt2", "--from", "gpt2", "--out", out, "--like", out
+    )
     trouble("exists and is not empty", "import", tmp_path / "gpt2", "--from", "gpt2", "--out", first)
     assert not out.exists()

@@ -35,7 +35,7 @@ def import_(
     if like is None:
         write(export(params, cfg, "safetensors"), out)
     else:
-        runs.create(cfg, params, like, out)
+        runs.create(cfg, params, like, out, {"from": from_, "path": str(path)})
     flat = flatten(params)
     numbers = sum(x.size for x in flat.values())
     model = cfg.model_dump(mode="json")

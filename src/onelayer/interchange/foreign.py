@@ -82,9 +82,6 @@ def read(path: Path) -> Foreign:
     tensors: dict[str, np.ndarray] = {}
     for file in _files(path):
         tensors |= _parse(file)
-    for name, x in tensors.items():
-        if not np.isfinite(x).all():
-            raise BadInput(f"{path}: the tensor {name} holds NaN or infinity")
     if not (home / CONFIG).is_file():
         raise BadInput(
             f"{home / CONFIG} is missing: tensors alone do not say how many heads there are, nor which activation; "
@@ -218,7 +215,10 @@ class Tensors:
         """The tensor, which must have this shape."""
         if (found := self.shape(name)) != shape:
             raise BadInput(f"{self.where}: {name} is {list(found)}; {self.what} with this config has {list(shape)}")
-        return np.asarray(self.left.pop(name), dtype=self.dtype)
+        x = np.asarray(self.left.pop(name), dtype=self.dtype)
+        if not np.isfinite(x).all():
+            raise BadInput(f"{self.where}: the tensor {name} holds NaN or infinity")
+        return x
 
     def take_equal(self, name: str, other: np.ndarray) -> None:
         """A second copy of a shared tensor: gone, where it is the same."""

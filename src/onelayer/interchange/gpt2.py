@@ -26,7 +26,7 @@ from ..models.config import ModelConfig
 from ..positions import learned
 from ..sublayers import feed_forward
 from .foreign import Config, Foreign, Tensors, refuse
-from .shapes import attention_params, columns, heads, model_config, norm, or_zeros, sequential
+from .shapes import absent, attention_params, columns, heads, model_config, norm, or_zeros, sequential
 
 __all__ = ["export", "restore"]
 
@@ -73,12 +73,7 @@ def export(params: Any, cfg: ModelConfig) -> Foreign:
     tensors = {f"transformer.{name}": x for name, x in t.items()}
     if params.unembed.W_U is not None:
         tensors["lm_head.weight"] = params.unembed.W_U.T
-    notes = [
-        f"{name} has none here, and zeros there"
-        for name, there in (("attention's biases", cfg.attention_bias), ("the feed-forward's biases", cfg.mlp_bias))
-        if not there
-    ]
-    return Foreign(tensors, _config(cfg, W_E.dtype), tuple(notes))
+    return Foreign(tensors, _config(cfg, W_E.dtype), tuple(absent(cfg)))
 
 
 def _config(cfg: ModelConfig, dtype: Any) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Runs out and in: the model of a run at a step, and a run whose first weights come from elsewhere.
 
 An imported run stands where training would begin: its checkpoint is that of step 0, its optimizer knows of no step yet.
-So everything that looks into a run can look into it, and `onelayer resume` trains it on.
+So everything that looks into a run can look into it, and `onelayer resume` trains it on. RUN/imported.json says whence
+the weights came, with their SHA-256.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from ..models.config import ModelConfig
 from ..training import Run, checkpoint, run_directory
 from ..training import step as steps
 from ..training.config import RunConfig, load, resolve
-from ..training.files import replace_file
 from ..training.step import TrainState
 from . import ours
 from .foreign import CONFIG, read, read_object
@@ -25,7 +26,10 @@ from .shapes import like
 __all__ = ["create", "open_model"]
 
 BY_TASK = ("vocab_size", "source_vocab_size", "n_ctx", "source_n_ctx")
-UNITS = "units.json"  # training/units_file.py: what a task of strings fixed of the model's shape
+ORIGIN, UNITS = (
+    "imported.json",
+    "units.json",
+)  # the latter: training/units_file.py: what a task of strings fixed of the model's shape
 
 
 def open_model(path: Path, step: int | None = None) -> tuple[ModelConfig, Any]:
@@ -54,27 +58,38 @@ def _model_of(run: Run) -> ModelConfig:
     return steps.make_objective(config, config.task.make(config.seed)).model
 
 
-def create(cfg: ModelConfig, params: Any, like_path: Path, out: Path) -> Path:
+def create(cfg: ModelConfig, params: Any, like_path: Path, out: Path, origin: Mapping[str, Any]) -> Path:
     """A run in the new directory `out`: these weights, and all else (task, optimizer, …) as in the run or config.
 
     BadInput where the model does not fit the task: another vocabulary, or another longest sequence.
+    origin: what the run says of where its weights came from.
     """
+    if not like_path.exists():
+        raise BadInput(f"{like_path} does not exist; --like names a run, or a config (.toml, .json)")
     source = Run(like_path) if like_path.is_dir() else None
-    asked = source.config.as_dict() if source else load(like_path)
+    asked = {k: v for k, v in (source.config.as_dict() if source else load(like_path)).items() if k != "branch"}
     shape = {k: v for k, v in cfg.model_dump(mode="json").items() if k not in BY_TASK}
     dtype = str(np.result_type(*flatten(params).values()))
     config = resolve(asked | {"model": shape, "dtype": dtype})
-    units = source.path / UNITS if source and (source.path / UNITS).is_file() else None
-    if units:
-        model = config.model.build(**read_object(units)["model"])
+    beside: dict[str, Any] = {ORIGIN: {**origin, "sha256": _digest(params)}}
+    if source and (source.path / UNITS).is_file():
+        beside[UNITS] = read_object(source.path / UNITS)
+        model = config.model.build(**beside[UNITS]["model"])
     else:
         model = steps.make_objective(config, config.task.make(config.seed)).model
     _fits(cfg, model, like_path)
-    with run_directory.create(out, config):
-        if units:
-            replace_file(out / UNITS, units.read_bytes())
+    with run_directory.create(out, config, beside):
         _save(out, config, params)
     return out
+
+
+def _digest(params: Any) -> str:
+    """Of names and numbers, in the order of the parameters' tree."""
+    digest = hashlib.sha256()
+    for name, x in flatten(params).items():
+        digest.update(f"{name} {x.dtype} {list(x.shape)}\n".encode())
+        digest.update(np.asarray(x, order="C").tobytes())
+    return digest.hexdigest()
 
 
 def _fits(cfg: ModelConfig, model: ModelConfig, where: Path) -> None:

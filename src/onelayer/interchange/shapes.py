@@ -17,7 +17,7 @@ from ..models import decoder_only, encoder_decoder
 from ..models.config import ModelConfig
 from ..sublayers import attention
 
-__all__ = ["attention_params", "columns", "heads", "like", "model_config", "norm", "or_zeros", "sequential"]
+__all__ = ["absent", "attention_params", "columns", "heads", "like", "model_config", "norm", "or_zeros", "sequential"]
 
 
 def columns(W: np.ndarray) -> np.ndarray:
@@ -35,6 +35,13 @@ def heads(W: np.ndarray, n_heads: int) -> np.ndarray:
 def or_zeros(bias: np.ndarray | None, *shape: int, dtype: Any) -> np.ndarray:
     """A bias that the format always has: zeros say what none says."""
     return np.zeros(shape, dtype=dtype) if bias is None else bias.reshape(shape)
+
+
+def absent(cfg: ModelConfig, unembedding: bool = False) -> list[str]:
+    """Notes on biases that the format has and the model has not."""
+    parts = {"attention": cfg.attention_bias, "the feed-forward network": cfg.mlp_bias}
+    parts |= {"the unembedding": cfg.unembed_bias} if unembedding else {}
+    return [f"{part} has no biases here: zeros are written" for part, there in parts.items() if not there]
 
 
 def norm(gain: np.ndarray, bias: np.ndarray | None) -> layer_norm.Params | rms_norm.Params:

@@ -37,7 +37,7 @@ from ..models.encoder_decoder import Decoder, DecoderBlock, Encoder
 from ..positions import learned
 from ..sublayers import attention, feed_forward
 from .foreign import Config, Foreign, Tensors, refuse
-from .shapes import attention_params, columns, heads, model_config, norm, or_zeros, sequential
+from .shapes import absent, attention_params, columns, heads, model_config, norm, or_zeros, sequential
 
 __all__ = ["export", "restore"]
 
@@ -88,12 +88,7 @@ def export(params: Any, cfg: ModelConfig) -> Foreign:
         "positions": cfg.position, "scale_embeddings": cfg.embed_scale, "tied": cfg.tied,
         "generator_bias": cfg.unembed_bias, "causal": cfg.causal,
     }  # fmt: skip
-    notes = [
-        f"{name} has none here, and zeros there"
-        for name, there in (("attention's biases", cfg.attention_bias), ("the feed-forward's biases", cfg.mlp_bias))
-        if not there
-    ]
-    return Foreign(t, config, tuple(notes))
+    return Foreign(t, config, tuple(absent(cfg)))
 
 
 def _block_out(p: str, block: Any) -> dict[str, np.ndarray]:

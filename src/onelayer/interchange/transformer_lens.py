@@ -25,7 +25,7 @@ from ..models.config import ModelConfig
 from ..positions import learned
 from ..sublayers import feed_forward
 from .foreign import Config, Foreign, Tensors, refuse
-from .shapes import attention_params, model_config, norm, or_zeros, sequential
+from .shapes import absent, attention_params, model_config, norm, or_zeros, sequential
 
 __all__ = ["export", "restore"]
 
@@ -80,12 +80,7 @@ def export(params: Any, cfg: ModelConfig) -> Foreign:
     if cfg.position == "rope":
         rope = _rope(cfg)
         config |= {"rotary_dim": K, "rotary_base": int(rope["base"]), "rotary_adjacent_pairs": LAYOUTS[rope["layout"]]}
-    notes = [
-        f"{name} has none here, and zeros there"
-        for name, there in (("attention's biases", cfg.attention_bias), ("the feed-forward's biases", cfg.mlp_bias),
-                            ("the unembedding's bias", cfg.unembed_bias))
-        if not there
-    ]  # fmt: skip
+    notes = absent(cfg, unembedding=True)
     if cfg.tied != "none":
         notes.append("unembed.W_U is tied to embed.W_E here, and a table of its own there")
     return Foreign(t, config, tuple(notes))
