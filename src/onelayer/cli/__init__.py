@@ -26,6 +26,7 @@ __all__ = ["COMMANDS", "build", "main", "run"]
 COMMANDS: dict[str, str] = {  # name: what `onelayer --help` says of it
     "grok": "Train a one-layer Transformer on modular arithmetic, and watch it memorise, then understand.",
     "train": "Train on any task; every field of the config is an option.",
+    "decode": "Words in, words out: let a run of words answer, by beam, greedily, or drawn.",
     "resume": "Go on with a run, bit for bit as if it had never stopped.",
     "runs": "List the runs there are, show one, compare some.",
     "trace": "Every value and every gradient of one forward and backward, by name.",
