@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from talking import V, model
+from tiny import tiny
 
 from onelayer import cli
 from onelayer.cli import decode as command
@@ -18,6 +19,7 @@ from onelayer.errors import BadInput
 from onelayer.report import alignment
 from onelayer.report.alignment import write_alignments
 from onelayer.tasks.units import SPECIALS, UNK, Units
+from onelayer.training import configure, train
 from onelayer.training import opened as opening
 from onelayer.words import request
 from onelayer.words.alignment import align
@@ -43,9 +45,7 @@ def run(monkeypatch):
     asked: list[Any] = []
 
     def decode(*tokens: str, of: str = "encoder_decoder") -> int:
-        monkeypatch.setattr(
-            opening, "open_text", lambda path, weights: asked.append(weights) or stand_in(of), raising=False
-        )
+        monkeypatch.setattr(opening, "open_text", lambda path, weights: asked.append(weights) or stand_in(of))
         return cli.run(["decode", "runs/some", *tokens])
 
     decode.asked = asked  # pyright: ignore[reportFunctionMemberAccess]
@@ -228,3 +228,31 @@ def test_a_page_has_room_for_so_many_answers(tmp_path, monkeypatch):
 
 def test_the_command_is_lazy():
     assert not hasattr(command, "open_text")
+
+
+# ---------------------------------------------------------------------------------------------------- a real run
+
+
+def test_a_run_that_was_trained_answers(tmp_path, capsys):
+    settings = {"task": {"name": "reverse", "vocabulary": 5, "longest": 4, "longer": 5, "n_train": 200, "n_valid": 20,
+                         "n_test": 20}, "model": {"d_model": 16, "n_heads": 2, "d_mlp": 16}, "steps": 30,
+                "evaluation": {"every": 15}, "checkpoint": {"every": 15}}  # fmt: skip
+    path = tmp_path / "run"
+    train(configure(None, settings), path)
+    opened = opening.open_text(path, "last")
+    for weights in ("last", "best", "15"):
+        assert cli.run(["decode", str(path), "3 1 2", "0", "--weights", weights, "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["step"] in (15, 30)
+        if weights == "last":
+            [[one], [other]] = answers(opened, ["3 1 2", "0"], Beam())
+            assert [a["answer"] for a in facts["answers"]] == [one.text, other.text]
+            assert facts["step"] == 30
+    assert cli.run(["decode", str(path), "3 1 2", "--weights", "bset"]) == 2
+    assert "best" in capsys.readouterr().err
+    assert cli.run(["decode", str(tmp_path), "3 1 2"]) == 2
+    assert "not a run" in capsys.readouterr().err
+
+    train(tiny({"steps": 5}), tmp_path / "numbers")
+    assert cli.run(["decode", str(tmp_path / "numbers"), "3 1 2"]) == 2
+    assert "no run of strings" in capsys.readouterr().err
