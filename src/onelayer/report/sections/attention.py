@@ -1,4 +1,4 @@
-"""Where heads look.
+"""Where heads look, asked a question or reading words.
 
 Of a question, the last position, its `=`: per head, over all questions and for some of them. Of words, every token in
 every head of every layer: encoder, decoder and the look across, on two sentences, or a language model on a line.
