@@ -93,13 +93,19 @@ def test_gelu_far_out(dtype):
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (2, 3, 5, 5), (2, 2, 300, 257)])
-@pytest.mark.parametrize("mask", ["none", "causal", "padding", "nothing allowed"])
+@pytest.mark.parametrize("mask", ["none", "causal", "padding", "gaps", "both", "nothing allowed"])
 def test_softmax(shape, mask, dtype):
     S, allowed = shape[-1], None
     if mask == "causal":
         allowed = np.tril(np.ones((shape[-2], S), bool))[(None,) * (len(shape) - 2)]
     elif mask == "padding":
-        allowed = np.broadcast_to(np.arange(S) < S - 2, (*shape[:1], *(1,) * (len(shape) - 2), S))
+        lengths = np.arange(shape[0]).reshape(-1, *(1,) * (len(shape) - 1)) % S  # the first example has none
+        allowed = np.arange(S) < lengths
+    elif mask == "gaps":
+        allowed = random(shape[0], *(1,) * (len(shape) - 2), S, purpose="gaps") > 0
+    elif mask == "both":
+        own = shape if len(shape) == 2 else (shape[0], *(1,) * (len(shape) - 3), *shape[-2:])
+        allowed = np.tril(random(*own, purpose="gaps") > 0)
     elif mask == "nothing allowed":
         allowed = np.zeros((1,) * len(shape), bool)
 
@@ -133,14 +139,17 @@ def test_norms(norm, shape, dtype):
         ({}, True),
         ({"temperature": 1.7}, True),
         ({"variant": "float64"}, True),
-        ({"smoothing": 0.1, "never": 0}, False),
+        ({"smoothing": 0.1}, True),
+        ({"smoothing": 0.1, "never": 0, "temperature": 1.7}, True),
+        ({"smoothing": 0.2, "never": 2, "variant": "float64"}, True),
+        ({"smoothing": 0.1, "variant": "stablemax"}, False),
         ({"variant": "stablemax"}, False),
     ],
 )
 @pytest.mark.parametrize("weighted", [False, True])
 def test_cross_entropy(options, runs, weighted, shape, dtype):
     targets = generator(1, "targets").integers(0, shape[-1], shape[:-1])
-    weights = np.abs(random(*shape[:-1], purpose="weights")) if weighted else None
+    weights = np.maximum(random(*shape[:-1], purpose="weights") + 0.5, 0) if weighted else None  # a third have none
 
     def both(z: Any) -> Any:
         loss, c = cross_entropy.forward(z, targets, weights, **options)

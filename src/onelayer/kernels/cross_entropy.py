@@ -1,6 +1,8 @@
 """Kernels of layers/cross_entropy.py: the loss and, in the same pass, ∂logits; no one-hot rows are built.
 
-For the softmax (in the logits' precision or in float64) without label smoothing; all else stays with the definition.
+For the softmax, in the logits' precision or in float64, with or without label smoothing: with ε/n on each of the n
+classes that may occur, −Σ q log P = log Σ e^z − (1 − ε) z_y − ε/n Σ z. Rows without weight (padding) are passed over.
+All else stays with the definition.
 """
 
 from typing import Any, NamedTuple
@@ -15,39 +17,58 @@ class Cache(NamedTuple):
 
 
 @compiled
-def _forward(first, part, z, targets, weights, losses, dz, temperature):
+def _forward(first, part, z, targets, weights, losses, dz, temperature, right, each, never):
+    zero = z.dtype.type(0)
     for i in range(z.shape[0]):
+        w = weights[i]
+        if w == 0:
+            losses[i] = zero
+            for j in range(z.shape[1]):
+                dz[i, j] = zero
+            continue
         top = z[i, 0]
         for j in range(z.shape[1]):
             top = z[i, j] if z[i, j] > top else top
-        total = top * 0
+        total, spread = zero, zero
         for j in range(z.shape[1]):
-            e = exp((z[i, j] - top) / temperature)
+            low = (z[i, j] - top) / temperature
+            spread += low
+            e = exp(low)
             dz[i, j] = e
             total += e
-        losses[i] = weights[i] * (np.log(total) - (z[i, targets[i]] - top) / temperature)
-        factor = weights[i] / (total * temperature)
+        if never >= 0:
+            spread -= (z[i, never] - top) / temperature
+        losses[i] = w * (np.log(total) - right * (z[i, targets[i]] - top) / temperature - each * spread)
+        factor, less = w / (total * temperature), w * each / temperature
         for j in range(z.shape[1]):
-            dz[i, j] *= factor
-        dz[i, targets[i]] -= weights[i] / temperature
+            dz[i, j] = dz[i, j] * factor - less
+        if never >= 0:
+            dz[i, never] += less
+        dz[i, targets[i]] -= w * right / temperature
 
 
 def forward(
     definition: Any, logits: Any, targets: Any, weights: Any = None, *,
     smoothing: float = 0.0, never: int | None = None, temperature: float = 1.0, variant: str = "softmax",
 ) -> Any:  # fmt: skip
-    plain = smoothing == 0.0 and variant in ("softmax", "float64") and logits.size > 0
+    V = logits.shape[-1]
+    classes = V if never is None else V - 1
+    plain = variant in ("softmax", "float64") and logits.size > 0 and classes > 0 and 0 <= (never or 0) < V
     if not plain or not fits(logits) or not isinstance(targets, np.ndarray):
         return definition(
             logits, targets, weights, smoothing=smoothing, never=never, temperature=temperature, variant=variant
         )
-    V, kind = logits.shape[-1], np.dtype(np.float64) if variant == "float64" else logits.dtype
+    kind = np.dtype(np.float64) if variant == "float64" else logits.dtype
     z, wanted = logits.astype(kind, copy=False).reshape(-1, V), np.ascontiguousarray(targets).reshape(-1)
     if wanted.min() < 0 or wanted.max() >= V:  # no class: the definition gives it no mass
-        return definition(logits, targets, weights, temperature=temperature, variant=variant)
+        return definition(
+            logits, targets, weights, smoothing=smoothing, never=never, temperature=temperature, variant=variant
+        )
     w = np.ones(wanted.shape, kind) if weights is None else np.asarray(weights, kind).reshape(-1)
     losses, dz = np.empty(wanted.shape, kind), np.empty_like(z)
-    spread(_forward, z.size, (z, wanted, w / w.sum(), losses, dz), (kind.type(temperature),))
+    numbers = (kind.type(temperature), kind.type(1 - smoothing), kind.type(smoothing / classes))
+    place = -1 if never is None or smoothing == 0.0 else never
+    spread(_forward, z.size, (z, wanted, w / w.sum(), losses, dz), (*numbers, place))
     return losses.sum(), Cache(dz.reshape(logits.shape))
 
 

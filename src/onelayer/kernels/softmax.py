@@ -1,5 +1,6 @@
 """Kernels of layers/softmax.py: the largest score, the exponentials and their sum, row by row, while it is in cache."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,10 @@ def _forward(first, part, scores, pattern):
 
 
 @compiled
-def _forward_masked(first, part, scores, pattern, mask):
+def _forward_masked(first, part, scores, pattern, mask, repeat):
     zero = scores.dtype.type(0)
     for i in range(scores.shape[0]):
-        allowed = mask[(first + i) % mask.shape[0]]
+        allowed = mask[(first + i) // repeat % mask.shape[0]]
         top = scores.dtype.type(-np.inf)
         for j in range(scores.shape[1]):
             here = scores[i, j] if allowed[j] else top
@@ -46,11 +47,12 @@ def _forward_masked(first, part, scores, pattern, mask):
 
 
 @compiled
-def _forward_looking_back(first, part, scores, pattern, lengths):
-    """Where each row may see its first few places alone, the others cost nothing but a zero."""
+def _forward_looking_back(first, part, scores, pattern, lengths, repeat):
+    """Where each row may see its first few places alone (what came before, what is not padding), the others cost
+    nothing but a zero."""
     zero = scores.dtype.type(0)
     for i in range(scores.shape[0]):
-        length = lengths[(first + i) % lengths.size]
+        length = lengths[(first + i) // repeat % lengths.size]
         row, out = scores[i, :length], pattern[i, :length]
         top = scores.dtype.type(-np.inf)
         for j in range(row.size):
@@ -85,19 +87,25 @@ def forward(definition: Any, scores: Any, mask: Any = None) -> Any:
     if mask is None:
         spread(_forward, rows.size, (rows, out))
     else:
-        allowed = _mask_rows(mask, scores.shape)
+        allowed, repeat = _mask_rows(mask, scores.shape)
         lengths = allowed.sum(axis=1)
         looks_back = len(allowed) <= MOST_ROWS and np.array_equal(allowed, np.arange(S) < lengths[:, None])
         kernel, which = (_forward_looking_back, lengths) if looks_back else (_forward_masked, allowed)
-        spread(kernel, rows.size, (rows, out), (which,))
+        spread(kernel, rows.size, (rows, out), (which, repeat))
     return pattern, softmax.Cache(pattern)
 
 
-def _mask_rows(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """The mask as rows that repeat: a causal one is T rows, not B·H·T."""
+def _mask_rows(mask: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
+    """The mask as rows that come round again, and for how many rows of scores each of them serves before the next.
+
+    A causal one [1 1 T S] is T rows, and padding [B 1 1 S] is B rows for H·T rows of scores each; not B·H·T.
+    """
     mask = np.asarray(mask)
-    kept = mask.reshape(mask.shape[next((i for i, n in enumerate(mask.shape) if n != 1), mask.ndim - 1) :])
-    return np.ascontiguousarray(np.broadcast_to(kept, shape[len(shape) - max(kept.ndim, 1) :])).reshape(-1, shape[-1])
+    mask = mask.reshape((1,) * (len(shape) - mask.ndim) + mask.shape)
+    own = [axis for axis in range(len(shape) - 1) if mask.shape[axis] != 1]
+    first, last = (own[0], own[-1] + 1) if own else (0, 0)
+    kept = np.broadcast_to(mask[(0,) * first], (*shape[first:last], *mask.shape[last:-1], shape[-1]))
+    return np.ascontiguousarray(kept).reshape(-1, shape[-1]), math.prod(shape[last:-1]) if own else 1
 
 
 def backward(definition: Any, dpattern: Any, c: Any) -> Any:
