@@ -73,8 +73,9 @@ def over_checkpoints(path: Path | str, last: Subject) -> dict[str, np.ndarray]:
     run, keys, rows = Run(path), last.key_frequencies, []
     for step in run.snapshots:
         s = last.moved(unflatten(run.parameters(step), last.params), keys)
-        full = losses.full_loss(s)
-        rows.append((step, full["train"], full["test"], losses.restricted_loss(s), losses.excluded_loss(s)))
+        excluded, train = losses.excluding(s, [keys, ()], s.train)
+        test = losses.cross_entropy(s.logits, s.right, s.test)
+        rows.append((step, train, test, losses.restricted_loss(s), excluded))
     return _columns(rows)
 
 

@@ -203,7 +203,7 @@ def summary(result: Result, config: RunConfig) -> str:
     f, r = result.figures, result.record
     metric, threshold = config.stop.metric.replace("_", " "), percent(config.stop.threshold)
     at: Callable[[int | None], str] = lambda step: "never" if step is None else f"step {step}"  # noqa: E731
-    looking = f", {result.measuring:.1f} of them to measure" if result.measuring else ""
+    looking = f", {result.measuring:.1f} of them to measure" if result.measuring >= 0.05 else ""
     delay = ""
     if f.step_memorised and f.step_sustained:
         delay = f", {f.step_sustained / f.step_memorised:.1f} times as late"
