@@ -45,6 +45,7 @@ Patch = pytest.MonkeyPatch
 
 class Mistake(NamedTuple):
     number: int
+    name: str
     what: str  # goes wrong
     found: str  # where, in Markdown
     shows: str  # how one would notice, or not
@@ -55,11 +56,13 @@ class Mistake(NamedTuple):
 MISTAKES: dict[int, Mistake] = {}
 
 
-def mistake(number: int, what: str, *, found: str, shows: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def mistake(
+    number: int, name: str, what: str, *, found: str, shows: str
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
     """The check of a mistake; what is `put_in` after it belongs to it."""
 
     def note(check: Callable[[], None]) -> Callable[[], None]:
-        MISTAKES[number] = Mistake(number, what, found, shows, check, {})
+        MISTAKES[number] = Mistake(number, name, what, found, shows, check, {})
         return check
 
     return note
@@ -117,7 +120,8 @@ def changed(before: Any, after: Any) -> Any:
 
 
 @mistake(
-    1, "The target is not shifted: the decoder reads at a place the very token that it must say there",
+    1, "Target not shifted",
+    "The target is not shifted: the decoder reads at a place the very token that it must say there",
     found="[transformer_scan](https://github.com/jlrussin/transformer_scan), train.py: "
     "`model(batch.src, batch.trg)` is scored against `batch.trg`",
     shows="A loss near zero within an epoch, and an accuracy that no published run has; decoding says nonsense.",
@@ -145,7 +149,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    2, "The causal mask is missing in the decoder's self-attention, or it is put on cross-attention as well",
+    2, "Causal mask missing, or across",
+    "The causal mask is missing in the decoder's self-attention, or it is put on cross-attention as well",
     found="missing: [xformers 103](https://github.com/facebookresearch/xformers/issues/103); on cross-attention: "
     "[TransformerEngine 629](https://github.com/NVIDIA/TransformerEngine/issues/629), "
     "[transformers 48172](https://github.com/huggingface/transformers/issues/48172)",
@@ -180,7 +185,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    3, "Padding of the source is not masked, in the encoder or in cross-attention",
+    3, "Padding seen",
+    "Padding of the source is not masked, in the encoder or in cross-attention",
     found="[torchtext 2096](https://github.com/pytorch/text/pull/2096) (in generation), "
     "[transformers 47946](https://github.com/huggingface/transformers/pull/47946) (in cross-attention)",
     shows="Answers hang on how long the batch's longest sentence is; a test on single examples never sees it.",
@@ -213,7 +219,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    4, "A row whose every key is masked becomes NaN: −∞ minus −∞ in the softmax",
+    4, "A row all masked",
+    "A row whose every key is masked becomes NaN: −∞ minus −∞ in the softmax",
     found="[PyTorch 41508](https://github.com/pytorch/pytorch/issues/41508), open since 2020",
     shows="NaN in every gradient as soon as one example of the batch is all padding; often in the last batch only.",
 )  # fmt: skip
@@ -240,7 +247,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    5, "Heads are split off by a reshape without a transpose, so that a head mixes places with features",
+    5, "Heads cut by reshape",
+    "Heads are split off by a reshape without a transpose, so that a head mixes places with features",
     found="[transformer-from-scratch 6](https://github.com/jsbaan/transformer-from-scratch/pull/6), "
     "[FuxiCTR 30](https://github.com/reczoo/FuxiCTR/issues/30)",
     shows="Every shape is right and easy tasks are learnt; harder ones are learnt worse.",
@@ -273,7 +281,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    6, "Scores are divided by √d_model rather than by the root of a head's width, or the softmax runs over queries",
+    6, "Scale or axis of the softmax",
+    "Scores are divided by √d_model rather than by the root of a head's width, or the softmax runs over queries",
     found="scale: [vit-pytorch 65](https://github.com/lucidrains/vit-pytorch/issues/65), "
     "[dfdx 171](https://github.com/chelsea0x3b/dfdx/issues/171); axis: "
     "[labml 146](https://github.com/labmlai/annotated_deep_learning_paper_implementations/issues/146)",
@@ -309,7 +318,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    7, "The sinusoid's exponent is wrong: 2i/D with an i that already steps by two, or the cosine ahead of its sine",
+    7, "The sinusoid's exponent",
+    "The sinusoid's exponent is wrong: 2i/D with an i that already steps by two, or the cosine ahead of its sine",
     found="[attention-is-all-you-need-pytorch 32](https://github.com/jadore801120/attention-is-all-you-need-pytorch/"
     "issues/32), [Kyubyong/transformer 38](https://github.com/Kyubyong/transformer/issues/38), "
     "[SamLynnEvans/Transformer 25](https://github.com/SamLynnEvans/Transformer/issues/25)",
@@ -349,7 +359,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    8, "Embeddings are multiplied by √D in the forward, and the backward forgets it",
+    8, "√D lost on the way back",
+    "Embeddings are multiplied by √D in the forward, and the backward forgets it",
     found="a hand-written backward's own; numpy-transformer remembers it (modules/decoder.py, `* self.scale`)",
     shows="Embeddings learn √D times too slowly, which Adam hides altogether.",
 )  # fmt: skip
@@ -368,7 +379,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    9, "One LayerNorm serves several sublayers of a block",
+    9, "One norm for several sublayers",
+    "One LayerNorm serves several sublayers of a block",
     found="[OLMo 222](https://github.com/allenai/OLMo/issues/222), "
     "[bentrevett/pytorch-seq2seq 100](https://github.com/bentrevett/pytorch-seq2seq/pull/100), "
     "[mlx 1636](https://github.com/ml-explore/mlx/issues/1636) (the wrong one of them)",
@@ -398,7 +410,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    10, "Layer norm's backward multiplies by γ outside the means rather than inside",
+    10, "γ outside the means",
+    "Layer norm's backward multiplies by γ outside the means rather than inside",
     found="[numpy-transformer](https://github.com/AkiRusProd/numpy-transformer), layers/base/layer_norm.py (\"first "
     "variant\")",
     shows="At γ = 1, where it is first looked at, it is right to 5e-11; at a random γ it is off by 90 %.",
@@ -432,7 +445,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    11, "A backward divides by the size of the batch a second time",
+    11, "Divided by the batch twice",
+    "A backward divides by the size of the batch a second time",
     found="numpy-transformer, activations.py: softmax's backward ends in `/ batch_size`",
     shows="Queries and keys learn too slowly, the more so the larger the batch; Adam hides it.",
 )  # fmt: skip
@@ -452,7 +466,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    12, "Cross-entropy's gradient finds the target by its value: wherever a logit equals the target's",
+    12, "The target found by value",
+    "Cross-entropy's gradient finds the target by its value: wherever a logit equals the target's",
     found="numpy-transformer, losses.py: `np.isin(y, y[np.arange(len(t)), t])`",
     shows="Only where two logits are equal: 504 marks for 480 rows of random float32 logits.",
 )  # fmt: skip
@@ -488,7 +503,8 @@ def _padded_batch(more: int) -> Batch:
 
 
 @mistake(
-    13, "Padding counts in the loss, or in what the loss is divided by",
+    13, "Padding in the loss",
+    "Padding counts in the loss, or in what the loss is divided by",
     found="[burn 5568](https://github.com/tracel-ai/burn/issues/5568), [Paddle 23708]"
     "(https://github.com/PaddlePaddle/Paddle/issues/23708), numpy-transformer (transformer.py: `.mean()` over all)",
     shows="A loss that is lower than the truth, and hangs on the batch's longest sentence.",
@@ -521,7 +537,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    14, "Label smoothing gives mass to padding, or the smoothed loss is reported as perplexity",
+    14, "Smoothing on padding, or reported",
+    "Label smoothing gives mass to padding, or the smoothed loss is reported as perplexity",
     found="[PyTorch 73205](https://github.com/pytorch/pytorch/issues/73205), [sockeye 200]"
     "(https://github.com/awslabs/sockeye/issues/200), [DeepCASE 8](https://github.com/Thijsvanede/DeepCASE/issues/8) "
     "(it does not sum to 1)",
@@ -582,7 +599,8 @@ NOAM: dict[str, Any] = {"warmup": 3, "d_model": D}
 
 
 @mistake(
-    15, "The schedule is stepped once a tensor, or Adam's t counts tensors, rather than once a step",
+    15, "A step counted for each tensor",
+    "The schedule is stepped once a tensor, or Adam's t counts tensors, rather than once a step",
     found="numpy-transformer, optimizers.py (`Noam.update` is called for each tensor) and layers/base/dense.py (the "
     "layer's number is handed over as t); DeepSpeed's fused Adam: [8471]"
     "(https://github.com/deepspeedai/DeepSpeed/pull/8471)",
@@ -643,7 +661,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    16, "A module that is used twice keeps one cache: the second call overwrites what the first one's backward needs",
+    16, "One cache for two calls",
+    "A module that is used twice keeps one cache: the second call overwrites what the first one's backward needs",
     found="numpy-transformer, layers/combined/encoder_layer.py: one Dropout (one mask) for two places; "
     "[autobw.torch 3](https://github.com/bshillingford/autobw.torch/issues/3)",
     shows="Gradients of the earlier use belong to the later one; with one use a test sees nothing.",
@@ -671,7 +690,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    17, "What cross-attention sends back to the encoder is overwritten by the next layer, not summed over them",
+    17, "The encoder's gradient overwritten",
+    "What cross-attention sends back to the encoder is overwritten by the next layer, not summed over them",
     found="a hand-written backward's own; numpy-transformer sums it (modules/decoder.py, `encoder_error +=`)",
     shows="Not with one decoder layer. With more, the encoder learns for one of them.",
 )  # fmt: skip
@@ -693,7 +713,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    18, "The gradient of a weight that is used more than once is overwritten, not added: repeated tokens, tied tables",
+    18, "Shared weights overwritten",
+    "The gradient of a weight that is used more than once is overwritten, not added: repeated tokens, tied tables",
     found="repeats: [autograd 136](https://github.com/HIPS/autograd/pull/136), [pytensor 2242]"
     "(https://github.com/pymc-devs/pytensor/pull/2242); tied: [TransformerEngine 3437]"
     "(https://github.com/NVIDIA/TransformerEngine/issues/3437)",
@@ -725,7 +746,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    19, "With a cache of keys and values, a new token's position is counted from the wrong place",
+    19, "Positions under a cache",
+    "With a cache of keys and values, a new token's position is counted from the wrong place",
     found="[tiny-llm 46](https://github.com/skyzh/tiny-llm/pull/46), [mosaicml/examples 257]"
     "(https://github.com/mosaicml/examples/pull/257), [transformers 40877]"
     "(https://github.com/huggingface/transformers/pull/40877)",
@@ -763,7 +785,8 @@ def _speaking() -> tuple[ModelConfig, Any]:
 
 
 @mistake(
-    20, "In a beam, answers that have ended are carried on, or the length penalty is applied twice",
+    20, "Beam: ended answers, penalty",
+    "In a beam, answers that have ended are carried on, or the length penalty is applied twice",
     found="[ParlAI 2058](https://github.com/facebookresearch/ParlAI/issues/2058), [sockeye 233]"
     "(https://github.com/awslabs/sockeye/pull/233); a penalty without effect: [OpenNMT-tf 456]"
     "(https://github.com/OpenNMT/OpenNMT-tf/pull/456)",
@@ -813,7 +836,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    21, "What is cut to a length loses its <eos>, so that the model never learns to stop",
+    21, "<eos> cut off",
+    "What is cut to a length loses its <eos>, so that the model never learns to stop",
     found="annotated-transformer, `collate_batch`: a negative number of places to pad cuts, as a comment warns; "
     "[esm 157](https://github.com/facebookresearch/esm/issues/157)",
     shows="Answers to long sources go on until the limit; short ones are fine.",
@@ -844,7 +868,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    22, "A batch is decoded until its last answer ends, the others past their own <eos>; or padding is seen",
+    22, "Decoded past <eos>",
+    "A batch is decoded until its last answer ends, the others past their own <eos>; or padding is seen",
     found="[h-transformer-1d 9](https://github.com/lucidrains/h-transformer-1d/issues/9), "
     "[transformers 31261](https://github.com/huggingface/transformers/issues/31261); padding: [torchtext 2096]"
     "(https://github.com/pytorch/text/pull/2096)",
@@ -893,7 +918,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    23, "A float64 scalar turns float32 into float64, or the same name means another function in another library",
+    23, "Precision, and what a name means",
+    "A float64 scalar turns float32 into float64, or the same name means another function in another library",
     found="[netket 1218](https://github.com/netket/netket/pull/1218) (`np.sqrt` promotes); jax.nn.gelu is tanh's form "
     "by default, torch.nn.functional.gelu is not",
     shows="Twice the memory and half the speed, silently; weights that give other answers where they are loaded.",
@@ -933,7 +959,8 @@ def _(patch: Patch) -> None:
 
 
 @mistake(
-    24, "Accuracy under teacher forcing is reported as the task's accuracy",
+    24, "Teacher forcing reported",
+    "Accuracy under teacher forcing is reported as the task's accuracy",
     found="[yoyodyne 70](https://github.com/CUNY-CL/yoyodyne/issues/70), [keon/seq2seq 8]"
     "(https://github.com/keon/seq2seq/issues/8), transformer_scan (test.py: argmax of `model(batch.src, batch.trg)`)",
     shows="A figure that is too good: each token is judged after a beginning that the model did not have to find.",
@@ -1017,7 +1044,7 @@ there is a property that holds without it and breaks with it: a test in
 put in.
 
 ```sh
-pytest tests/test_mistakes.py -k "10"     # one mistake: the code passes, the mistake is caught
+pytest tests/test_mistakes.py -k "10" -v     # one of them
 ```
 """
 
@@ -1026,10 +1053,11 @@ def page() -> str:
     sections = [INTRODUCTION]
     for m in sorted(MISTAKES.values()):
         sections.append(
-            f"## {m.number}. {m.what}\n\n"
-            f"Found in: {m.found}.\n\n"
-            f"How it shows: {m.shows}\n\n"
-            f"Told apart by `{m.check.__name__}`, which fails with: {'; '.join(m.wrong)}.\n"
+            f"## {m.number}. {m.name.replace('<', '&lt;')}\n\n"
+            f"{m.what.replace('<', '&lt;')}.\n\n"
+            f"*Found in* {m.found}.\n\n"
+            f"*How it shows.* {m.shows}\n\n"
+            f"*Told apart by* `{m.check.__name__}`, which fails with: {'; '.join(m.wrong)}.\n"
         )
     return "\n".join(sections)
 
