@@ -35,8 +35,8 @@ class Study(NamedTuple):
 
 
 def rises_and_falls(steps: int, warmup: int = 100) -> dict[str, Any]:
-    return {"steps": steps, "schedule": {"warmup": warmup, "total": steps}, "evaluation": {"every": max(50, steps // 12)},
-            "checkpoint": {"every": steps // 4}}  # fmt: skip
+    return {"steps": steps, "schedule": {"warmup": warmup, "total": steps},
+            "evaluation": {"every": max(50, steps // 12)}, "checkpoint": {"every": steps // 4}}  # fmt: skip
 
 
 def scan(split: str) -> dict[str, Any]:
