@@ -96,10 +96,10 @@ def main() -> None:
         "# Words in, words out",
         "",
         "What one layer of encoder and one of decoder learn in minutes on a laptop's processor, without dropout; a",
-        "language model has one layer. Means over seeds, the extremes in brackets. All figures but those in nats are of",
+        "language model has one layer. Means over seeds, extremes in brackets. All figures but those in nats are of",
         "decoded strings. Weights are chosen by the validation split; the test split is decoded once, at the end.",
         "",
-        "| task | figure | test | reach | aim | seeds | steps | processor minutes | allowed | tokens/s | tokens/cpu s |",
+        "| task | figure | test | reach | aim | seeds | steps | CPU minutes | allowed | tokens/s | tokens/cpu s |",
         "| --- " * 11 + "|",
     ]
     for study in TABLE:
