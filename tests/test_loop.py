@@ -230,6 +230,7 @@ def test_every_recipe_trains(recipe, tmp_path):
     (tmp_path / "text").write_text("".join(f"{a}{b} and {b}{a}\t{b}{a} or {a}{b}\n" for a in "abcd" for b in "efgh"))
     tasks = {
         "words": {"name": "reverse", "n_train": 60, "n_valid": 10, "n_test": 10, "longest": 6, "longer": 7},
+        "pairs": {"name": "pairs", "train": str(tmp_path / "text")},
         "translation": {"name": "pairs", "train": str(tmp_path / "text"), "source_units": "words",
                         "target_units": "words", "shared": True},
         "language": {"name": "language", "path": str(tmp_path / "text"), "context": 8},

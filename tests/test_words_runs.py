@@ -29,7 +29,7 @@ SMALL = {
     "evaluation": {"every": 3, "train_examples": 20},
     "checkpoint": {"every": 6, "pinned": "none", "average": 2},
     "schedule": {"warmup": 2, "total": 24},
-    "optimizer": {"lr": 0.02},
+    "optimizer": {"name": "adamw", "lr": 0.02, "weight_decay": 0.01},
 }
 LETTERS = "abcdef"
 
@@ -244,7 +244,7 @@ def test_the_door_for_any_pairs(words, capsys, monkeypatch):
     assert told["metrics"]["test"].keys() >= {"exact_match", "word_error_rate", "phone_error_rate"}
     assert told["tokens_per_second"] > 0
     found = Run(out).config
-    assert (found.seconds, found.recipe) == (1.8, "words")
+    assert (found.seconds, found.recipe) == (1.8, "pairs")
     assert found.task.settings["train"] == os.path.abspath("train.tsv")
     assert found.task.settings["target_units"] == "words"
     before = fingerprint(out)

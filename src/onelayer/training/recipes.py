@@ -41,7 +41,7 @@ _WORDS: dict[str, Any] = {
     "steps": 2000,
     "evaluation": {"every": 100, "train_examples": 500},
     "stop": {"on": "none", "best": "valid_loss"},
-    "checkpoint": {"every": 200, "keep": 2, "average": 5},
+    "checkpoint": {"every": 100, "keep": 2, "average": 4},
 }  # fmt: skip
 
 RECIPES = {
@@ -151,9 +151,17 @@ RECIPES = {
         "Strings to strings: one layer of encoder and one of decoder, without dropout, batches of like lengths; "
         "matrices moved by Muon, at a rate that rises, then falls to almost nothing at the last step. The best weights "
         "by validation loss are kept.",
-        "ours; Muon: Jordan et al. 2024; the network is that of Vaswani et al. 2017, arXiv:1706.03762, normed before each sublayer",
+        "ours; the network is that of Vaswani et al. 2017, arXiv:1706.03762, normed before each sublayer; Muon: "
+        "Jordan et al. 2024, kellerjordan.github.io/posts/muon",
         "",
         _WORDS,
+    ),
+    "pairs": Recipe(
+        "Strings to strings of which there are few and not all are regular, such as spelling to sound: as `words`, "
+        "with smoothed labels.",
+        "ours; label smoothing: Szegedy et al. 2015, arXiv:1512.00567",
+        "",
+        merge(_WORDS, {"loss": {"label_smoothing": 0.1}}),
     ),
     "translation": Recipe(
         "Sentences to sentences: as `words`, wider, with one table of embeddings for source, target and output, and "
@@ -203,6 +211,6 @@ def usual(*changes: Mapping[str, Any]) -> str:
         return data["recipe"]
     if not isinstance(task, Mapping) or task.get("name") not in tasks.WORDS:
         return "default"
-    if task["name"] == "language":
-        return "language"
-    return "translation" if task.get("shared") or task.get("target_units") == "bpe" else "words"
+    if task["name"] not in ("pairs", "phonemes"):
+        return "language" if task["name"] == "language" else "words"
+    return "translation" if task.get("shared") or task.get("target_units") == "bpe" else "pairs"
