@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import BadInput
-from ..report.terminal import number, percent
+from ..report.terminal import measured, number, percent
 from ..training import Run, index
 from ..training.config import differences
 from ._common import Json, answer
@@ -80,16 +80,17 @@ def _at(config: Any, field: str) -> Any:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    columns = ("run", "status", "step", "memorised", "generalised", "sustained", "train", "test", "seconds")
+    columns = ("run", "status", "step", "memorised", "generalised", "sustained", "best", "train", "held out", "seconds")
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         if "problem" in row:
             table.add_row(Path(row["run"]).name, row["status"])
             continue
-        steps = [row["step"], row["step_memorised"], row["step_generalised"], row["step_sustained"]]
+        steps = [row["step"], *(row[f"step_{name}"] for name in ("memorised", "generalised", "sustained", "best"))]
+        held, accuracy = measured(row)
         table.add_row(
             Path(row["run"]).name, row["status"], *("–" if step is None else str(step) for step in steps),
-            percent(row["train_accuracy"]), percent(row["test_accuracy"]), number(row["seconds"]),
+            percent(row.get(f"train_{accuracy}")), percent(row.get(f"{held}_{accuracy}")), number(row["seconds"]),
         )  # fmt: skip
     return _plain(table)
 

@@ -21,7 +21,7 @@ from .run_directory import Run
 __all__ = ["NAME", "listing", "rebuild", "row"]
 
 NAME = "index.sqlite"
-VERSION = 1
+VERSION = 2
 _FILES = ("config.json", "manifest.json", "metrics.jsonl", "result.json")
 _TABLE = f"""
     PRAGMA user_version = {VERSION};
@@ -52,6 +52,7 @@ def row(path: Path) -> dict[str, Any]:
         "seconds": result.get("seconds"),
         **{name: value for name, value in figures._asdict().items() if name in _SHOWN},
         **{name: last.get(name) for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")},
+        **{name: value for name, value in last.items() if name.startswith("valid_") or "teacher_forced" in name},
     }
 
 

@@ -66,12 +66,14 @@ def train(
         refuse_branch(config, "it cannot be trained from its config alone")
     path = run_directory.default_path(config) if out is None else Path(out)
     session = _Session(path, config, callback, watch, probe, begin, speak)  # bad input shows before anything is written
+    notes = []
     if fit and config.seconds is not None:
         run_directory.refuse_taken(path)  # before the time is spent
         session = session.under(budget.fit(config, session.engine))
+        notes.append(f"{session.config.steps:,} steps fit into {config.seconds:g} seconds here, as a few have shown")
     about = units_file.describe(session.task)
     with run_directory.create(path, session.config, {} if about is None else {units_file.NAME: about}):
-        return session.drive([])
+        return session.drive(notes)
 
 
 def resume(

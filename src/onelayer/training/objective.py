@@ -89,18 +89,19 @@ def accumulated(
     objective: Objective,
     each: Callable[[Callable[[int], Any], Sequence[int]], Iterable[Any]] = map,
     ahead: Sequence[tuple[Array, Any]] | None = None,
+    gradient: Callable[..., tuple[Array, Any]] = loss_and_grads,
 ) -> tuple[Array, Any]:
     """`loss_and_grads` of all the parts as one batch: each counts by its targets' weight.
 
     loss = Σ n_i loss_i / Σ n_i, and so the gradient; n_i is the sum of the weights of part i.
     each: `map` takes one part after the other, in the memory of one; `threads.together` takes them side by side.
-    ahead: `forward` of each part, if already known.
+    ahead: `forward` of each part, if already known.   gradient: how a part's is had.
     """
     amounts = [float(np.prod(b.targets.shape)) if b.weights is None else float(b.weights.sum()) for b in parts]
     told = [i for i, amount in enumerate(amounts) if amount > 0]  # a part of padding alone has nothing to say
 
     def own(i: int) -> tuple[Array, Any]:
-        loss, grads = loss_and_grads(params, parts[i], objective, None if ahead is None else ahead[i])
+        loss, grads = gradient(params, parts[i], objective, None if ahead is None else ahead[i])
         share = amounts[i] / sum(amounts)
         return share * loss, map_tree(lambda g: share * g, grads)
 

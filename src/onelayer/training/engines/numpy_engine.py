@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ... import kernels
-from ...arrays import flatten, map_tree
+from ...arrays import Array, flatten, map_tree
 from ...fused import using
 from ...sublayers import attention_blocked
 from ...tasks import Batch, Task
@@ -21,7 +21,7 @@ from .. import step as steps
 from ..batches import Batches, lengths
 from ..config import RunConfig
 from ..events import Stepped, Watch
-from ..objective import accumulated, judge
+from ..objective import Objective, accumulated, judge
 from ..step import Gradient, TrainState
 from . import Diverged, shares
 from .memory import keep_freed_memory
@@ -77,10 +77,14 @@ class Engine:
         return state, {"loss": losses, "grad_norm": norms, "tokens": tokens}
 
     def _gradient(self, step: int, ahead: list[tuple[Any, Any]] | None) -> Gradient:
-        """Of a step's batch: in shares, side by side; where the step accumulates, a part after the other."""
+        """Of a step's batch: in shares, side by side; where the step accumulates, so of a part after the other."""
         if self.config.accumulate == 1:
             return partial(shares.gradient, ahead=ahead)
-        return lambda params, batch, objective: accumulated(params, self.batches.parts(batch, step), objective)
+
+        def in_parts(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
+            return accumulated(params, self.batches.parts(batch, step), objective, gradient=shares.gradient)
+
+        return in_parts
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         with using(kernels.available() | attention_blocked.STAND_INS):
