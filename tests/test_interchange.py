@@ -24,7 +24,8 @@ from onelayer.interchange import FORMATS, Foreign, export, read, restore, runs, 
 from onelayer.models import decoder_only, encoder_decoder
 from onelayer.models.config import ModelConfig
 from onelayer.training import resume, train
-from onelayer.training.opened import open_run
+from onelayer.training.config import resolve
+from onelayer.training.opened import open_run, open_text
 
 B, T, S, V, V_S, D, H, F, N, N_S = 3, 5, 7, 11, 13, 12, 3, 10, 8, 9
 K = D // H
@@ -589,8 +590,30 @@ def test_a_run_goes_out_and_comes_back_as_a_run(tmp_path: Path, capsys: Any) -> 
     assert theirs.step == 0 and json.loads((back / "imported.json").read_text())["from"] == "transformer-lens"
     want, got = (decoder_only.forward(o.params, o.batch.tokens, o.model)[0] for o in (ours, theirs))
     equal(got, want)
-    assert {x.dtype.name for x in runs.open_model(back)[1].blocks[0].mlp} == {"float32"}
+    assert {x.dtype.name for x in runs.open_model(back).params.blocks[0].mlp} == {"float32"}
     assert resume(back, {"steps": 25}).step == 25
+
+
+def test_a_run_of_words_goes_out_by_its_best_weights_and_comes_back(tmp_path: Path) -> None:
+    """Its vocabularies come along, so that what came back can be decoded where the data is not."""
+    model: dict[str, Any] = {
+        "architecture": "encoder_decoder", "position": "sinusoidal", "norm": "post", "d_model": 8, "n_heads": 2,
+    }  # fmt: skip
+    config = resolve({
+        "task": {"name": "reverse", "n_train": 40, "n_valid": 10, "n_test": 10}, "model": model, "steps": 4,
+        "evaluation": {"every": 2}, "checkpoint": {"every": 2}, "stop": {"on": "none", "best": "valid_loss"},
+    })  # fmt: skip
+    first, out, back = (tmp_path / name for name in ("first", "out", "back"))
+    train(config, first)
+    opened = runs.open_model(first)
+    assert opened.weights == "best"
+    write(export(opened.params, opened.model, "torch"), out)
+    assert run("import", out, "--from", "torch", "--out", back, "--like", first) == 0
+    ours, theirs = open_text(first), open_text(back)
+    assert theirs.target.vocabulary == ours.target.vocabulary
+    ids = np.array([[5, 6, 7, 2]])
+    want, got = (encoder_decoder.forward(o.params, ids, ids, o.model)[0] for o in (ours, theirs))
+    np.testing.assert_allclose(got, want, atol=1e-5)  # float32
 
 
 def test_weights_without_a_run(tmp_path: Path, capsys: Any) -> None:
@@ -614,7 +637,8 @@ def test_bad_input_is_2_with_words(tmp_path: Path, capsys: Any) -> None:
     capsys.readouterr()
     trouble("GPT-2 has no place for norm = none", "export", first, "--to", "gpt2", "--out", out)
     trouble("unknown format 'onnx'", "export", first, "--to", "onnx", "--out", out)
-    trouble("no parameters of step 3", "export", first, "--to", "safetensors", "--out", out, "--step", 3)
+    trouble("no parameters of step 3", "export", first, "--to", "safetensors", "--out", out, "--weights", 3)
+    trouble("keeps no best weights", "export", first, "--to", "safetensors", "--out", out, "--weights", "best")
     trouble("is not a run", "export", tmp_path, "--to", "safetensors", "--out", out)
     trouble("does not exist", "import", tmp_path / "none", "--from", "gpt2", "--out", out)
     trouble("needs d_model", "import", tmp_path / "gpt2", "--from", "transformer-lens", "--out", out)

@@ -6,7 +6,6 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ._common import Json, answer
-from ._looks import Step
 
 
 def export(
@@ -15,7 +14,13 @@ def export(
     *,
     to: Annotated[str, Parameter(help="safetensors (our own names), torch, transformer-lens or gpt2.")],
     out: Annotated[Path, Parameter(help="A new directory for model.safetensors and config.json.")],
-    step: Step = None,
+    weights: Annotated[
+        str | None,
+        Parameter(
+            help="last, or a saved step; of a run of strings also best (by validation; the default) or average (of the "
+            "last checkpoints)."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a run's weights as another program reads them: the same logits there, or a refusal that says why not.
@@ -28,13 +33,13 @@ def export(
     from ..interchange import export as convert
     from ..interchange import runs, write
 
-    cfg, params = runs.open_model(run, step)
-    foreign = convert(params, cfg, to)
+    opened = runs.open_model(run, int(weights) if weights and weights.isdecimal() else weights)
+    foreign = convert(opened.params, opened.model, to)
     write(foreign, out)
     numbers = sum(x.size for x in foreign.tensors.values())
     facts = {
-        "run": run, "to": to, "out": out, "tensors": len(foreign.tensors), "numbers": numbers, "notes": foreign.notes,
-        "config": foreign.config,
+        "run": run, "weights": opened.weights, "step": opened.step, "to": to, "out": out,
+        "tensors": len(foreign.tensors), "numbers": numbers, "notes": foreign.notes, "config": foreign.config,
     }  # fmt: skip
     text = f"{len(foreign.tensors)} tensors, {numbers:,} numbers, in {out}"
     answer(facts, "\n".join([text, *(f"note: {note}" for note in foreign.notes)]), as_json=as_json)

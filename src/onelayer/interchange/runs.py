@@ -1,4 +1,4 @@
-"""Runs out and in: the model of a run at a step, and a run whose first weights come from elsewhere.
+"""Runs out and in: the model of a run, and a run whose first weights come from elsewhere.
 
 An imported run stands where training would begin: its checkpoint is that of step 0, its optimizer knows of no step yet.
 So everything that looks into a run can look into it, and `onelayer resume` trains it on. RUN/imported.json says whence
@@ -8,54 +8,59 @@ the weights came, with their SHA-256.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arrays import flatten, map_tree, unflatten
 from ..errors import BadInput
 from ..models.config import ModelConfig
-from ..training import Run, checkpoint, run_directory
+from ..training import Run, checkpoint, run_directory, units_file
 from ..training import step as steps
 from ..training.config import RunConfig, load, resolve
+from ..training.opened import open_text
 from ..training.step import TrainState
 from . import ours
 from .foreign import CONFIG, read, read_object
 from .shapes import like
 
-__all__ = ["create", "open_model"]
+__all__ = ["Opened", "create", "open_model"]
 
 BY_TASK = ("vocab_size", "source_vocab_size", "n_ctx", "source_n_ctx")
-ORIGIN, UNITS = (
-    "imported.json",
-    "units.json",
-)  # the latter: training/units_file.py: what a task of strings fixed of the model's shape
+ORIGIN = "imported.json"
 
 
-def open_model(path: Path, step: int | None = None) -> tuple[ModelConfig, Any]:
-    """The model of a run at a step (None: the last one saved), or of a directory that `export` wrote as safetensors.
+class Opened(NamedTuple):
+    model: ModelConfig
+    params: Any  # in the precision that they were saved in
+    weights: str  # best, average, last or step; given, of a directory that holds one model
+    step: int | None
 
-    The weights are in the precision that they were saved in.
+
+def open_model(path: Path, weights: str | int | None = None) -> Opened:
+    """The model of a run, or of a directory that `export` wrote as safetensors.
+
+    weights: best, average or last of a run of strings (None: best, as decoding takes them); of any run a step, or last
+    (None: last).
     """
     if (path / CONFIG).is_file() and read_object(path / CONFIG).get("format") == ours.FORMAT:
-        if step is not None:
-            raise BadInput(f"{path} holds one model, of no step; leave --step out")
-        return ours.restore(read(path))
+        if weights is not None:
+            raise BadInput(f"{path} holds one model, not a run's many; leave --weights out")
+        return Opened(*ours.restore(read(path)), "given", None)
     run = Run(path)
-    cfg = _model_of(run)
-    shapes = like(cfg)
-    found = run.parameters(step)
-    if found.keys() != flatten(shapes).keys():
-        raise BadInput(f"{path} has other tensors than its config asks for: {sorted(found.keys() ^ flatten(shapes))}")
-    return cfg, unflatten(found, shapes)
-
-
-def _model_of(run: Run) -> ModelConfig:
-    """The run's model, without its data where it need not be read."""
-    config, units = run.config, run.path / UNITS
-    if units.is_file():
-        return config.model.build(**read_object(units)["model"])
-    return steps.make_objective(config, config.task.make(config.seed)).model
+    if (path / units_file.NAME).is_file():
+        found = open_text(path, "best" if weights is None else weights)
+        return Opened(found.model, found.params, found.weights, found.step)
+    if isinstance(weights, str) and weights != "last":
+        raise BadInput(
+            f"{path} keeps no {weights} weights, which only runs of strings do; allowed: last, or a saved step"
+        )
+    step = None if isinstance(weights, str) else weights
+    cfg = steps.make_objective(run.config, run.config.task.make(run.config.seed)).model
+    shapes, named = like(cfg), run.parameters(step)
+    if named.keys() != flatten(shapes).keys():
+        raise BadInput(f"{path} has other tensors than its config asks for: {sorted(named.keys() ^ flatten(shapes))}")
+    return Opened(cfg, unflatten(named, shapes), "last" if step is None else "step", step or run.snapshots[-1])
 
 
 def create(cfg: ModelConfig, params: Any, like_path: Path, out: Path, origin: Mapping[str, Any]) -> Path:
@@ -72,11 +77,13 @@ def create(cfg: ModelConfig, params: Any, like_path: Path, out: Path, origin: Ma
     dtype = str(np.result_type(*flatten(params).values()))
     config = resolve(asked | {"model": shape, "dtype": dtype})
     beside: dict[str, Any] = {ORIGIN: {**origin, "sha256": _digest(params)}}
-    if source and (source.path / UNITS).is_file():
-        beside[UNITS] = read_object(source.path / UNITS)
-        model = config.model.build(**beside[UNITS]["model"])
+    if source and (source.path / units_file.NAME).is_file():
+        beside[units_file.NAME] = units_file.read(source.path)
+        model = config.model.build(**beside[units_file.NAME]["model"])
     else:
-        model = steps.make_objective(config, config.task.make(config.seed)).model
+        task = config.task.make(config.seed)
+        model, about = steps.make_objective(config, task).model, units_file.describe(task)
+        beside |= {units_file.NAME: about} if about else {}
     _fits(cfg, model, like_path)
     with run_directory.create(out, config, beside):
         _save(out, config, params)
