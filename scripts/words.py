@@ -68,8 +68,8 @@ STUDIES = {
     "g2p-fre": Study(g2p("fre"), {"loss": {"label_smoothing": 0.1}} | rises_and_falls(1200)),
     "cmudict": Study(
         {"name": "phonemes"},
-        {"model": {"d_model": 256, "d_mlp": 1024}, "loss": {"label_smoothing": 0.1}, "batch_tokens": 8192}
-        | rises_and_falls(2000), Beam(5)),
+        {"model": {"d_model": 256, "d_mlp": 1024}, "loss": {"label_smoothing": 0.1}}
+        | rises_and_falls(1600), Beam(5)),
     "shakespeare": Study(
         {"name": "language", "path": "{data}/tinyshakespeare/input.txt", "units": "characters", "context": 64},
         rises_and_falls(3000)),
@@ -91,6 +91,8 @@ def one(name: str, seed: int, data: Path, out: Path, changes: Mapping[str, Any])
     clock, processor = time.perf_counter(), time.process_time()
     result = train(config, out / f"{name}-{seed}", lambda event: tell(name, event))
     clock, processor = time.perf_counter() - clock, time.process_time() - processor
+    if result.status != "finished":
+        raise SystemExit(f"{name}, seed {seed}: {result.status}, {result.reason}")
     begun = time.process_time()
     final = conclude(result.run, how=study.how)
     return {
