@@ -336,7 +336,7 @@ def test_the_commands_that_train_nothing(parent, tmp_path, capsys):
     capsys.readouterr()
     for words, says in (
         (["ablate", parent, "--frequencies", "1,4"], "its frequencies are 1 to 3"),
-        (["ablate", parent, "--frequencies", "x"], "whole number"),
+        (["ablate", parent, "--frequencies", "x"], "no frequency x; its frequencies are 1 to 3"),
         (["rescale", parent, "--norm", "0"], "above 0"),
         (["ablate", parent, "--step", "11", "--frequencies", "1"], "nearest saved steps"),
     ):

@@ -145,7 +145,8 @@ def test_the_jax_engine_gives_a_probe_the_same_answers():
     [
         ({"task": {"name": "parity"}}, "weight_norms", "margin"),
         ({"task": {"p": 9}}, "margin", "restricted_loss"),
-        ({"task": {"operation": "S3: x*y", "p": 6}}, "margin", "logit_spectrum"),
+        ({"task": {"operation": "S3: x*y*x", "p": 6}}, "margin", "logit_spectrum"),
+        ({"task": {"operation": "S3: x*y", "p": 6}}, "logit_spectrum", "-"),
         ({"task": {"operation": "(x + y)**2"}}, "restricted_loss", "cosine_variance_explained"),
         ({"task": {"operation": "x * y"}}, "cosine_variance_explained", "-"),
         ({"model": {"tied": "unembed"}}, "restricted_loss", "logit_map_gini"),

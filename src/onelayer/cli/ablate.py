@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import BadInput
 from ._common import Json, answer
 from ._looks import RunPath, Step, columns, word_list
 
@@ -15,7 +14,10 @@ def ablate(
     *,
     frequencies: Annotated[
         str | None,
-        Parameter(help="Which to cut out and to keep, with commas: 3,7. The network's key frequencies if not given."),
+        Parameter(
+            help="Which to cut out and to keep, with commas: 3,7 (of a group: E1,E4). The network's key frequencies "
+            "if not given."
+        ),
     ] = None,
     where: Annotated[
         tuple[Literal["embedding", "neurons", "logits"], ...],
@@ -35,24 +37,17 @@ def ablate(
 
     Nothing is trained and nothing is written.
     """
-    from ..grokking.interventions import ABLATED, ablations
+    from ..grokking.interventions import ABLATED, ablations, named
     from ..grokking.subject import open_subject
 
-    asked = None if frequencies is None else [_whole(word) for word in word_list(frequencies)]
     s = open_subject(run, step)
+    asked = None if frequencies is None else named(s, word_list(frequencies))
     rows = ablations(s, asked, where or ABLATED, each)
     heads = {
         "where": "cut in", "what": "frequencies", "train_loss": "train loss", "test_loss": "test loss",
         "train_accuracy": "train accuracy", "test_accuracy": "test accuracy",
     }  # fmt: skip
-    chosen = list(s.key_frequencies) if asked is None else asked
+    chosen = [s.characters.name(k) for k in (s.key_frequencies if asked is None else asked)]
     whose = "the key frequencies" if asked is None else "asked for"
     text = f"frequencies {', '.join(map(str, chosen))} ({whose})\n{columns(rows, heads)}"
     answer({"run": run, "step": step, "frequencies": chosen, "rows": rows}, text, as_json=as_json)
-
-
-def _whole(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError:
-        raise BadInput(f"a frequency is a whole number, as in --frequencies 3,7; received {word!r}") from None

@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ._common import Json, answer
+from ._looks import word_list
 
 
 def analyse(
@@ -13,7 +14,9 @@ def analyse(
     /,
     *,
     step: int | None = None,
-    measure: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    measure: Annotated[
+        tuple[str, ...], Parameter(name=("--measure", "--measures"), negative="", consume_multiple=False)
+    ] = (),
     as_json: Json = False,
 ) -> None:
     """Measure a run: key frequencies, restricted and excluded loss, cosines, phases; docs/grokking.md defines each.
@@ -29,9 +32,9 @@ def analyse(
     step
         A step with a checkpoint; the last one if it is not given.
     measure
-        One measure; may be given several times. All that apply if it is not given.
+        One measure, or several with commas; may be given several times. All that apply but the costly if not given.
     """
     from ..grokking.analysis import analyse as analysed
 
-    found = analysed(run, step, measure)
+    found = analysed(run, step, [name for text in measure for name in word_list(text)])
     answer(found.as_dict(), found.text(), as_json=as_json)

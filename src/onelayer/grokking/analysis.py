@@ -6,6 +6,7 @@
 Control   The twin is the network before its first step, looked at with the key frequencies of the trained one.
 Marked    "untrained_reads_no_worse": a single number is not beyond its control, on the side that others read as
           structure, by more than a tenth of its own size. A high value of it then proves nothing.
+          "reads_high_on": so for the twin, and for the networks of controls.py with nothing to find, measured once.
 """
 
 from collections.abc import Sequence
@@ -15,14 +16,13 @@ from typing import Any
 
 from ..errors import BadInput
 from ..training.run_directory import Run
-from . import progress
+from . import controls, progress
 from .measures import MEASURES, get, why_not
 from .progress import Phases
 from .subject import KEY_RULE, Subject, open_subject, why_no_characters
 
 __all__ = ["Analysis", "analyse"]
 
-MARGIN = 0.1
 MOST_ROWS = 8
 
 
@@ -34,18 +34,22 @@ class Analysis:
     phases: Phases | None
     measures: dict[str, dict[str, Any]]
     skipped: dict[str, str]  # measure -> why it does not apply
+    names: tuple[str, ...] | None = None  # of the representations whose numbers key_frequencies holds; None: cyclic
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "run": self.run, "step": self.step, "key_frequencies": self.key_frequencies or [], "key_rule": KEY_RULE,
+            "run": self.run, "step": self.step, "key_frequencies": self.keys, "key_rule": KEY_RULE,
             "phases": self.phases._asdict() if self.phases else {}, "measures": self.measures, "skipped": self.skipped,
         }  # fmt: skip
 
+    @property
+    def keys(self) -> list[int | str]:
+        """The key frequencies as they are called: numbers, or the names of representations."""
+        return [k if self.names is None else self.names[k] for k in self.key_frequencies or ()]
+
     def text(self) -> str:
         """For reading in a terminal."""
-        keys = (
-            "no Fourier basis" if self.key_frequencies is None else ", ".join(map(str, self.key_frequencies)) or "none"
-        )
+        keys = "no Fourier basis" if self.key_frequencies is None else ", ".join(map(str, self.keys)) or "none"
         lines = [f"step {self.step:,}, key frequencies: {keys}"]
         for name, span in (self.phases._asdict() if self.phases else {}).items():
             told = "not seen" if span is None else " to ".join("the end" if at is None else f"{at:,}" for at in span)
@@ -60,7 +64,7 @@ class Analysis:
 def _rows(name: str, m: dict[str, Any]) -> list[str]:
     value, control = m["value"], m["control"]
     if not isinstance(value, dict):
-        note = "   its untrained twin reads no worse" if m["untrained_reads_no_worse"] else ""
+        note = f"   reads no worse on: {', '.join(m['reads_high_on'])}" if m["reads_high_on"] else ""
         return [f"{name:<30} {value:>12.5g} {control:>12.5g}{note}"]
     largest = sorted(value, key=lambda at: -abs(value[at]))[:MOST_ROWS] if len(value) > MOST_ROWS else list(value)
     rest = f" (the {len(largest)} largest of {len(value)})" if len(largest) < len(value) else ""
@@ -70,8 +74,8 @@ def _rows(name: str, m: dict[str, Any]) -> list[str]:
 def analyse(run: Path | str, step: int | None = None, names: Sequence[str] = ()) -> Analysis:
     """The named measures, or all that apply but the costly ones.
 
-    A run of another task, or of a composite p, is refused, unless the measures named apply to it; an operation
-    for which no basis is known gets what applies.
+    A run of a task that is neither of numbers nor of parity, or of a composite p, is refused, unless the measures named
+    apply to it; an operation for which no basis is known gets what applies.
     """
     for name in names:
         get(name)
@@ -84,22 +88,30 @@ def analyse(run: Path | str, step: int | None = None, names: Sequence[str] = ())
     fits = why_no_characters(subject) is None
     at = Run(run).snapshots[-1] if step is None else step
     phases = progress.of_run(run, open_subject(run)) if fits and not names else None
-    return Analysis(Path(run), at, subject.key_frequencies if fits else None, phases, measured, reasons)
+    return Analysis(
+        Path(run), at, subject.key_frequencies if fits else None, phases, measured, reasons,
+        subject.characters.names if fits else None,
+    )  # fmt: skip
 
 
 def measure(name: str, subject: Subject, twin: Subject) -> dict[str, Any]:
-    """value, definition, reference, control, and whether it fails to stand out from that control."""
+    """value, definition, reference, control, and what it fails to stand out from."""
     m = MEASURES[name]
     value, control = m.of(subject), m.of(twin)
-    marked = None if m.high is None else not _stands_out(value, control, m.high)
+    marked = None if m.high is None else not controls.stands_out(value, control, m.high)
+    known = [name for name in controls.reads_high_on(name) if name != "untrained"]
+    value, control = _called(value, subject), _called(control, subject)
     return {
         "value": value, "definition": m.definition, "reference": m.reference, "control": control,
-        "untrained_reads_no_worse": marked,
+        "untrained_reads_no_worse": marked, "reads_high_on": [*(["untrained"] if marked else []), *known],
     }  # fmt: skip
 
 
-def _stands_out(value: float, control: float, high: bool) -> bool:
-    return (value - control if high else control - value) > MARGIN * abs(value)
+def _called(value: Any, s: Subject) -> Any:
+    """Values by frequency under the names of a group's representations, where it has those."""
+    if not isinstance(value, dict) or not all(isinstance(k, int) for k in value) or why_no_characters(s):
+        return value
+    return {s.characters.name(k): x for k, x in value.items()}
 
 
 def _refuse(run: Path | str, s: Subject, names: Sequence[str], reasons: dict[str, str]) -> None:
@@ -110,7 +122,7 @@ def _refuse(run: Path | str, s: Subject, names: Sequence[str], reasons: dict[str
     facts = s.task.facts
     of_numbers = "table" in facts and s.task.n_ctx == 3
     composite = of_numbers and facts["basis"] in ("sum", "difference", "log") and why_no_characters(s) is not None
-    if not names and (composite or not of_numbers):
+    if not names and (composite or not (of_numbers or "support" in facts)):
         reason = reasons["embedding_spectrum"]
         raise BadInput(
             f"{run} is a run of {s.task.name}: {reason}. Measures that apply to it, by --measure NAME: {fit}"

@@ -8,6 +8,8 @@ Places    x stands for the number a[x] on the left, b[x] on the right, c[x] in t
           x + y   a = b = c = 0, 1, 2 …                    x − y   b = 0, −1, −2 …
           x · y   a = b = c = 1, g, g² …, g a primitive root of the prime p; zero has no place
           x / y   the same with b = 1, g⁻¹, g⁻² …         x xor y  the group is Z₂ⁿ
+          D_n, S_n, A_n   a place is an element, a = b = c; a "frequency" is then the number of an irreducible
+                  representation, and its waves are the matrix elements (representations.py)
           One set of formulas then serves them all.
 
 Basis     cyclic  F_0 = 1/√n, F_{2k−1} = √(2/n) cos 2πkx/n, F_{2k} = √(2/n) sin 2πkx/n, k up to and including (n − 1)/2
@@ -15,12 +17,13 @@ Basis     cyclic  F_0 = 1/√n, F_{2k−1} = √(2/n) cos 2πkx/n, F_{2k} = √(
           Walsh   F_k = (−1)^{ones in the binary k & x}/√n
 
 Families  of the energy Σ T̂², T̂ = F T Fᵀ over (x, y), constant row and column apart:
-          constant, left only, right only, sum (functions of x∘y), difference (of x∘y⁻¹), mixed (all others)
+          constant, left only, right only, sum (functions of x∘y), difference (of x∘y⁻¹; of a group that does not
+          commute, all else in which both sides have one representation), mixed (all others)
           The part of frequency k along the sum, P_k T: S[s] = mean of T over the pairs with x∘y = s, then
           F_kᵀF_k S at s = x∘y.
 
 Source    Nanda et al. 2023, arXiv:2301.05217, sections 4.1 to 4.3, for addition; elsewhere the same with the group's
-          own characters.
+          own characters; Chughtai et al. 2023, arXiv:2302.03025, for groups that do not commute.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,6 +32,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import BadInput
+from ..tasks import operations
+from ..tasks.operations import Group, product_table
+from . import representations
 from .fourier import powers_of_a_root
 
 
@@ -40,11 +46,18 @@ class Characters(NamedTuple):
     a: np.ndarray
     b: np.ndarray
     c: np.ndarray | None  # None: the answer is another function of the product
+    names: tuple[str, ...] | None = (
+        None  # of the representations, the trivial one's first; None: frequencies are numbers
+    )
 
     @property
     def frequencies(self) -> list[int]:
         """All but the constant."""
         return sorted(set(self.frequency.tolist()) - {0})
+
+    def name(self, k: int) -> int | str:
+        """What a frequency is called."""
+        return k if self.names is None else self.names[k]
 
     def rows(self, frequencies: Iterable[int]) -> np.ndarray:
         """The basis functions [m, n] of these frequencies."""
@@ -76,6 +89,17 @@ def walsh(n: int) -> Characters:
     return Characters(basis, x, product, product, x, x, x)
 
 
+def group(g: Group, c: np.ndarray | None) -> Characters:
+    """The matrix elements of its irreducible representations."""
+    found, product = representations.of(g), product_table(g)
+    n = len(product)
+    frequency = np.repeat(np.arange(len(found)), [len(one.rows) for one in found])
+    basis = np.concatenate([np.full((1, n), n**-0.5), *(one.rows for one in found[1:])])
+    quotient = product[:, representations.inverses(product)]
+    x = np.arange(n)
+    return Characters(basis, frequency, product, quotient, x, x, c, tuple(one.name for one in found))
+
+
 def of(facts: Mapping[str, Any]) -> Characters:
     """Those of a task of numbers; BadInput says why there are none."""
     p, name, basis = facts["p"], facts["operation"], facts["basis"]
@@ -84,8 +108,12 @@ def of(facts: Mapping[str, Any]) -> Characters:
     if basis is None:
         raise BadInput(f"no Fourier basis is known to fit {name}; operations that have one: docs/tasks.md")
     if basis == "group":
-        raise BadInput(f"{name} needs the irreducible representations of its group, which are not built; "
-                       "abelian bases are: +, −, ×, ÷, xor and Z_n")  # fmt: skip
+        known = operations.find(name).group
+        assert known is not None
+        if not name.endswith(": x*y"):
+            raise BadInput(f"{name} is no function of the product x·y, by which representations are read; those of its "
+                           f"group fit {known.name}: x*y")  # fmt: skip
+        return group(known, np.arange(p))
     if basis == "walsh":
         return walsh(p)
     if p < 5 or any(p % d == 0 for d in range(2, int(p**0.5) + 1)):
@@ -121,6 +149,16 @@ def entropy(shares: np.ndarray) -> float:
     q = np.ravel(shares) / np.sum(shares)
     q = q[q > 0]
     return float(-np.sum(q * np.log(q)))
+
+
+def component_norms(table: np.ndarray, ch: Characters) -> np.ndarray:
+    """‖F_j · table‖ for each row j. Of a group's representation only the whole has a meaning, for its basis could be
+    turned: its rows get their root mean square each."""
+    norms = np.linalg.norm(ch.basis @ table.reshape(len(table), -1), axis=1)
+    if ch.names is None:
+        return norms
+    count = np.bincount(ch.frequency)
+    return np.sqrt(np.bincount(ch.frequency, weights=norms**2) / count)[ch.frequency]
 
 
 # ---------------------------------------------------------------------------------------------------- two axes

@@ -2,8 +2,11 @@
 
 Shapes    E [n D] the embedding in the order of the places     h [D] an input of the feed-forward network
 
-Logit lens      accuracy over all pairs of unembed(x), x the stream at `=` after the embedding, the attention, the MLP
-                (through the last normalisation, where there is one)
+Logit lens      unembed(x), x the stream at `=` after the embedding, the attention, the MLP (through the last
+                normalisation, where there is one): accuracy over all pairs; margin, the right logit less the best
+                other; cosines, the share of its variance that those of the key frequencies make (losses.py)
+Circularity     of the embedding's rows, less their mean, on their first four principal components: the greatest share
+                of each component's energy at one frequency, the mean over the four
 Parallelograms  over random i, j, m, n with i∘j = m∘n, {i, j} ≠ {m, n}: e = E_i + E_j − E_m − E_n, beside quadruples of
                 unrelated numbers:   error  mean ‖e‖² / mean ‖e_unrelated‖²   (0 perfect, 1 none)
                 quality (RQI): the share with ‖e‖ < δ √(mean ‖e_unrelated‖²), δ = 0.1
@@ -11,31 +14,63 @@ Parallelograms  over random i, j, m, n with i∘j = m∘n, {i, j} ≠ {m, n}: e 
 Local           the number of ReLUs whose sign differs among the 2m points h ± r u_i, u_i orthonormal, m = min(20, D),
 complexity      r = 0.05 ‖h‖; the mean over 64 random pairs (Humayun takes a fixed radius, at the network's input)
 
-Source    Logit lens: nostalgebraist 2020. Parallelograms: Liu et al. 2022, arXiv:2205.10343, section 3.
+Source    Logit lens: nostalgebraist 2020. Circularity: Zhong et al. 2023, arXiv:2306.17844, appendix.
+          Parallelograms: Liu et al. 2022, arXiv:2205.10343, section 3.
           Local complexity: Humayun et al. 2024, arXiv:2402.15555.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
 from ..arrays import generator
 from ..layers import unembedding
 from ..sublayers import normalise
+from . import characters, losses, weights
 from .subject import Subject
 
+FLAT = 1e-10  # of the largest singular value: below it there is no component, but rounding
 QUADRUPLES, CLOSE, POINTS, RADIUS = 2000, 0.1, 64, 0.05
 STREAM = {"embedding": "hook_resid_pre", "attention": "hook_resid_mid", "feed-forward": "hook_resid_post"}
 
 
-def logit_lens(s: Subject) -> dict[str, float]:
-    answered = s.right >= 0
+def read_early(s: Subject) -> dict[str, np.ndarray]:
+    """after which sublayer -> the logits [n n C] that the stream would give there."""
     p, cfg = s.params, s.objective.model
     head = p.unembed if p.unembed.W_U is not None else unembedding.tied(p.unembed, p.embed.W_E)
     found = {}
     for after, name in STREAM.items():
         x, _ = normalise.forward(p.ln_final, s.seen[name], cfg.norm_eps)
-        said = unembedding.forward(head, x)[0][..., :-1].argmax(axis=-1)
-        found[after] = float(np.mean(said[answered] == s.right[answered]))
+        found[after] = unembedding.forward(head, x)[0][..., :-1]
     return found
+
+
+def logit_lens(s: Subject) -> dict[str, float]:
+    answered = s.right >= 0
+    return {
+        after: float(np.mean(logits.argmax(axis=-1)[answered] == s.right[answered]))
+        for after, logits in read_early(s).items()
+    }
+
+
+def logit_lens_margin(s: Subject) -> dict[str, float]:
+    return {after: weights.margin(replace(s, said=logits)) for after, logits in read_early(s).items()}
+
+
+def logit_lens_cosines(s: Subject) -> dict[str, float]:
+    keys = s.key_frequencies
+    early = {after: replace(s, said=logits, keys=keys) for after, logits in read_early(s).items()}
+    return {after: losses.cosine_variance_explained(at) for after, at in early.items()}
+
+
+def circularity(s: Subject) -> float:
+    W = s.params.embed.W_E[s.characters.a]
+    U, sigma, _ = np.linalg.svd(W - W.mean(axis=0), full_matrices=False)
+    shares = [
+        np.max(characters.energy_by_frequency(u, s.characters)[1:])
+        for u in U.T[: min(4, np.sum(sigma > FLAT * sigma[0]))]
+    ]  # u is of length 1
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def quadruples(s: Subject) -> tuple[np.ndarray, np.ndarray]:

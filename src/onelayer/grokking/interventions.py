@@ -23,7 +23,7 @@ Source    Restricted and excluded: Nanda et al. 2023, arXiv:2301.05217. Norm or 
           Liu et al. 2022, arXiv:2210.01117.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +54,25 @@ def ablate(s: Subject, where: str, frequencies: Sequence[int], keep: bool = Fals
     if where not in ABLATED:
         raise unknown("place to ablate", where, ABLATED)
     ch = s.characters
-    if wrong := [k for k in frequencies if k not in ch.frequencies]:
-        raise BadInput(
-            f"{s.task.name} has no frequency {', '.join(map(str, wrong))}; its frequencies are {ch.frequencies[0]} to "
-            f"{ch.frequencies[-1]}"
-        )
+    if wrong := set(frequencies) - set(ch.frequencies):
+        named(s, [str(k) for k in wrong])
     if where == "logits":
         return losses.restricted(s, frequencies)[ch.product] if keep else losses.removed(s, frequencies)
     kept = set(frequencies) if keep else set(ch.frequencies) - set(frequencies)
     return (_embedding if where == "embedding" else _neurons)(s, sorted(kept))
+
+
+def named(s: Subject, words: Iterable[str]) -> list[int]:
+    """The frequencies that are called so: numbers, or the names of a group's representations."""
+    if reason := why_no_characters(s):
+        raise BadInput(f"frequencies cannot be cut out of a run of {s.task.name}: {reason}")
+    ch = s.characters
+    known = {str(ch.name(k)): k for k in ch.frequencies}
+    words = list(words)
+    if wrong := [word for word in words if word not in known]:
+        some = list(known) if ch.names is not None else [f"{ch.frequencies[0]} to {ch.frequencies[-1]}"]
+        raise BadInput(f"{s.task.name} has no frequency {', '.join(wrong)}; its frequencies are {', '.join(some)}")
+    return [known[word] for word in words]
 
 
 def _embedding(s: Subject, kept: Sequence[int]) -> np.ndarray:
@@ -117,14 +127,21 @@ def ablations(
     for place in where:
 
         def of(what: str, ks: Sequence[int], keep: bool, place: str = place) -> dict[str, Any]:
-            return {"where": place, "what": what, "frequencies": list(ks), **outcome(s, ablate(s, place, ks, keep))}
+            return {
+                "where": place,
+                "what": what,
+                "frequencies": [s.characters.name(k) for k in ks],
+                **outcome(s, ablate(s, place, ks, keep)),
+            }
 
         rows += [of("removed", chosen, False), of("alone", chosen, True)]
         if others:
             rows += [_others(s, place, len(chosen), others, keep) for keep in (False, True)]
         if each:
             rows += [
-                of(f"{k} {what}", [k], keep) for what, keep in (("removed", False), ("alone", True)) for k in chosen
+                of(f"{s.characters.name(k)} {what}", [k], keep)
+                for what, keep in (("removed", False), ("alone", True))
+                for k in chosen
             ]
     return rows
 
@@ -209,5 +226,5 @@ def circles(donor: Path | str, step: int | None = None, frequencies: Sequence[in
         return weights | {"embed.W_E": new}
 
     at = Run(donor).snapshots[-1] if step is None else step
-    told = ", ".join(map(str, keys))
+    told = ", ".join(str(ch.name(k)) for k in keys)
     return Edit(f"transplant circles {told} of {donor} at step {at} ({digest({'embed.W_E': W})[:12]})", apply)

@@ -4,16 +4,20 @@ Needs     "pairs"       arithmetic with two operands, in a decoder
           "characters"  a Fourier basis for its operation (characters.py says which)
           "answers"     and the answer is the group's product itself
           "commuting"   an operation with x∘y = y∘x, in which a test pair can lack its mirror
+          "parity"      a task of parity; "all inputs", one of so few bits that all inputs can be seen
+          "run"         three checkpoints or more; "rules", those that the run was trained by
           "relu"        that activation; "untied", an unembedding of its own; "noise", a run with label noise
           A measure with no needs applies to every decoder's run.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from ..errors import unknown
 from ..models.decoder_only import Params
-from . import geometry, gradients, losses, memory, posterior, spectra, weights
+from ..training.run_directory import Run
+from . import geometry, gradients, landscape, losses, memory, parity, posterior, spectra, weights
 from .subject import Subject, why_no_characters
 
 __all__ = ["MEASURES", "Measure", "get", "markdown", "why_not"]
@@ -32,6 +36,7 @@ class Measure(NamedTuple):
 
 
 PAIRS = ("pairs",)
+PARITY = ("parity",)
 ANSWERS = ("pairs", "characters", "answers")
 
 MEASURES: dict[str, Measure] = {
@@ -50,6 +55,12 @@ MEASURES: dict[str, Measure] = {
     "logit_lens": Measure(
         geometry.logit_lens, "accuracy over all pairs of the stream at `=` unembedded after embedding, attention, MLP",
         "in one layer, above chance after the MLP only", PAIRS),
+    "logit_lens_margin": Measure(
+        geometry.logit_lens_margin, "the same logits: the right one less the best other, the mean over the pairs",
+        "—", PAIRS),
+    "logit_lens_cosines": Measure(
+        geometry.logit_lens_cosines, "the same logits: share of their variance that the key frequencies' cosines make",
+        "—", ANSWERS),
     # ------------------------------------------------------------------------------------------------ spectra
     "embedding_spectrum": Measure(
         spectra.embedding_spectrum, "share of Σ W_E² (rows of the numbers) at each frequency, 0 the constant",
@@ -74,6 +85,10 @@ MEASURES: dict[str, Measure] = {
         "shares of Σ L² (less each pair's mean) by family of the 2-D transform over (a, b): constant, left only, right "
         "only, sum, difference, mixed",
         f"{NANDA}: 20 significant components, all of a key frequency with itself"),
+    "effective_mode_pairs": Measure(
+        spectra.effective_mode_pairs,
+        "exp of the entropy of the last residual stream's energy over pairs (k, l) of frequencies of a and of b",
+        "Fu 2026, p = 97: AdamW 2.7 to 2.9, Muon 300 to 390", high=False),
     "logit_spectrum": Measure(
         spectra.logit_spectrum,
         "per frequency, the share of the logits' energy (less each pair's and each answer's mean) that is a wave of it "
@@ -83,7 +98,7 @@ MEASURES: dict[str, Measure] = {
         "Fu 2026, p = 97, (k, k) family: AdamW .88 to .92, Muon .19 to .46", high=True),
     "effective_frequencies": Measure(
         spectra.effective_frequencies, "exp of the entropy of ‖P_k x‖² over k, x the last residual stream",
-        "Fu 2026, p = 97, mode pairs: AdamW 2.7 to 2.9, Muon 300 to 390", high=False),
+        "—", high=False),
     "neuron_specialisation": Measure(
         spectra.neuron_specialisation,
         "share of all neurons with more than .85 of their variance over (a, b) at one frequency (1, cos, sin of a "
@@ -106,6 +121,19 @@ MEASURES: dict[str, Measure] = {
     "attention_frequencies": Measure(spectra.attention_frequencies, "that k, per head", "—"),
     "self_attention": Measure(
         spectra.self_attention, "per head, mean attention of `=` on itself", f"{NANDA}: .001 to .004", PAIRS),
+    # ------------------------------------------------------------------------------------------------ parity
+    "walsh_support_share": Measure(
+        parity.walsh_support_share, "share of the variance of f, logit of 1 less that of 0, on the support's character",
+        "1 for the parity itself", PARITY, True),
+    "walsh_by_degree": Measure(
+        parity.walsh_by_degree, "shares of the variance of f by the number of bits of the Walsh function",
+        "all at k", (*PARITY, "all inputs")),
+    "parity_restricted_loss": Measure(
+        parity.parity_restricted_loss, "cross-entropy over the inputs of f's mean and its support's character alone",
+        "—", PARITY, False),
+    "parity_excluded_loss": Measure(
+        parity.parity_excluded_loss, "cross-entropy over the training examples of f less its support's character",
+        "near ln 2 or above where the answer is in it", PARITY, True),
     # ------------------------------------------------------------------------------------------------ losses
     "full_loss": Measure(
         losses.full_loss, "cross-entropy over the numbers (`=` left out), of all pairs, train and test", "—"),
@@ -140,7 +168,7 @@ MEASURES: dict[str, Measure] = {
         weights.weight_norm, "√Σ θ²", "Omnigrok 2022, Nanda's net: 42.8, at most 60.8, at last 30.3", ()),
     "weight_norms": Measure(weights.weight_norms, "the same for each tensor", "—", ()),
     "logit_scale": Measure(
-        weights.logit_scale, "root mean square of the logits, less each pair's mean over the answers",
+        weights.logit_scale, "root mean square of the logits, less each pair's mean over the answers; by temperature",
         "Khanh 2026: explains the delay, R² = .97", PAIRS),
     "margin": Measure(weights.margin, "the right logit less the best other, the mean over the pairs", "—", PAIRS, True),
     "softmax_collapse": Measure(
@@ -159,6 +187,14 @@ MEASURES: dict[str, Measure] = {
         weights.weight_entropy, "exp of the entropy of the sizes of θ, over the number of weights", "—", ()),
     "trajectory_cosine": Measure(
         weights.trajectory_cosine, "cos(θ, θ₀)", "Fu 2026, when it groks: .25 (Muon), .67 (AdamW)", ()),
+    "trajectory_turn": Measure(
+        landscape.trajectory_turn,
+        "sum of the angles, in radians, between successive saved weights; control: a random walk of the same steps",
+        "—", ("run",)),
+    "trajectory_pc1": Measure(
+        landscape.trajectory_pc1,
+        "share of the saved weights' variance on their first principal component; control: a random walk, .61 if long",
+        ".70 to .94 (secondary source)", ("run",), True),
     "activation_sparsity": Measure(
         weights.activation_sparsity, "share of exact zeros among the neurons, over all pairs", "—", PAIRS),
     # ------------------------------------------------------------------------------------------------ gradients
@@ -170,6 +206,20 @@ MEASURES: dict[str, Measure] = {
         gradients.gradient_signal_to_noise, "‖mean g‖/√Σ var g over 16 batches of up to 256 examples", "—", ()),
     "gradient_entropy": Measure(
         weights.gradient_entropy, "exp of the entropy of the sizes of g, over the number of weights", "—", ()),
+    "gradient_persistence": Measure(
+        landscape.gradient_persistence,
+        "‖h‖/‖g‖ after 50 further steps by the run's rule, h the moving average of their gradients (α = .98)",
+        "Lee 2024 amplifies h: Grokfast", ("rules",), costly=True),
+    "commutator_defect": Measure(
+        landscape.commutator_defect,
+        "‖θ_AB − θ_BA‖/(‖η g_A‖ ‖η g_B‖): gradient steps on either half of the training set, in either order",
+        "Xu 2026: peaks 600 to 1,600 steps before 90 %; 50 to 190 when it groks", ()),
+    "sharpness": Measure(
+        landscape.sharpness,
+        "100 (max f − f)/(1 + f), f the training loss within about 1e-3 along ten random directions",
+        "Keskar 2017 (method), as in the code of Power 2022", (), costly=True),
+    "hessian_top": Measure(
+        landscape.hessian_top, "largest eigenvalue of the Hessian of the training loss", "—", ("scipy",), costly=True),
     "gradient_symmetricity": Measure(
         gradients.gradient_symmetricity,
         "mean over 200 random (a, b, c) of cos(∂L_abc/∂E_a, ∂L_abc/∂E_b)", f"{ZHONG}: pizza .9937, clock .3336", PAIRS,
@@ -179,6 +229,10 @@ MEASURES: dict[str, Measure] = {
         "mean over d of the std of the right logit over the pairs with a − b = d, over its std",
         f"{ZHONG}: pizza .17 (0 to .4), clock .85 (.4 to 1)", high=False),
     # ------------------------------------------------------------------------------------------------ geometry
+    "circularity": Measure(
+        geometry.circularity,
+        "of the embedding's first four principal components, the greatest share of each at one frequency, the mean",
+        f"{ZHONG}: circular above .995", high=True),
     "parallelogram_error": Measure(
         geometry.parallelogram_error,
         "mean ‖E_i + E_j − E_m − E_n‖² where i∘j = m∘n, over that of unrelated numbers", "—", high=False),
@@ -220,6 +274,16 @@ def why_not(name: str, s: Subject) -> str | None:
         return f"it counts the kinks of ReLU; the activation is {model.activation}"
     if "untied" in needs and s.params.unembed.W_U is None:
         return "the unembedding is tied to the embedding"
+    if "parity" in needs and "support" not in facts:
+        return "it is of the parity of some bits"
+    if "all inputs" in needs and facts["n_bits"] > parity.WHOLE:
+        return f"it asks for all inputs of at most {parity.WHOLE} bits; the task has {facts['n_bits']}"
+    if "run" in needs and (s.run is None or sum(s.step is None or at <= s.step for at in Run(s.run).snapshots) < 3):
+        return "it asks for three checkpoints or more up to this step"
+    if "rules" in needs and s.rules is None:
+        return "it takes further steps, and no rule for them is known"
+    if "scipy" in needs and find_spec("scipy") is None:
+        return "it is found by scipy, which is not installed: pip install 'onelayer[curvature]'"
     if "noise" in needs and not facts.get("label_noise"):
         return "no label was spoilt"
     return None

@@ -35,7 +35,7 @@ def embedding_key_share(s: Subject) -> float:
 
 
 def embedding_gini(s: Subject) -> float:
-    return characters.gini(np.linalg.norm(s.characters.basis @ s.params.embed.W_E[s.characters.a], axis=1))
+    return characters.gini(characters.component_norms(s.params.embed.W_E[s.characters.a], s.characters))
 
 
 def logit_map(s: Subject) -> np.ndarray:
@@ -44,7 +44,7 @@ def logit_map(s: Subject) -> np.ndarray:
 
 
 def logit_map_gini(s: Subject) -> float:
-    return characters.gini(np.linalg.norm(logit_map(s) @ s.characters.basis.T, axis=0))
+    return characters.gini(characters.component_norms(logit_map(s).T, s.characters))
 
 
 def logit_map_key_share(s: Subject) -> float:
@@ -63,12 +63,22 @@ def logit_spectrum(s: Subject) -> dict[int, float]:
 def sum_share(s: Subject) -> float:
     """Of the varying part of the last residual stream; what every activation and architecture has in common."""
     parts = characters.families(s.seen["hook_resid_post"], s.characters)
-    return parts["sum"] / (1 - parts["constant"])
+    return parts["sum"] / (1 - parts["constant"]) if parts["constant"] < 1 else 0.0
 
 
 def effective_frequencies(s: Subject) -> float:
     energy = characters.sum_energy(s.seen["hook_resid_post"], s.characters.product, s.characters)[1:]
     return float(np.exp(characters.entropy(energy)))
+
+
+def effective_mode_pairs(s: Subject) -> float:
+    """exp of the entropy of the last residual stream's energy over pairs (k, l) of frequencies of a and of b."""
+    ch = s.characters
+    energy = np.sum(characters.transform(s.seen["hook_resid_post"], ch) ** 2, axis=-1)
+    pairs = np.zeros((ch.frequency.max() + 1,) * 2)
+    np.add.at(pairs, (ch.frequency[:, None], ch.frequency), energy)
+    pairs[0, 0] = 0
+    return float(np.exp(characters.entropy(pairs))) if pairs.any() else 0.0
 
 
 def neuron_specialisation(s: Subject) -> float:
@@ -136,8 +146,10 @@ def readout_variance_explained(s: Subject) -> dict[str, float]:
     ch, w = s.characters, logit_map(s)
     explained = {}
     for k in s.key_frequencies:
-        for name, row in zip(("cos", "sin"), ch.rows([k]), strict=False):
+        rows = ch.rows([k])
+        waves = ("cos", "sin")[: len(rows)] if ch.names is None else map(str, range(1, len(rows) + 1))
+        for name, row in zip(waves, rows, strict=True):
             value = s.neurons @ (w @ row)
             fitted = characters.along(value, ch.product, ch, [k])
-            explained[f"{name} {k}"] = float(np.sum(fitted**2) / np.sum((value - value.mean()) ** 2))
+            explained[f"{name} {ch.name(k)}"] = float(np.sum(fitted**2) / np.sum((value - value.mean()) ** 2))
     return explained

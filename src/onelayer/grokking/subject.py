@@ -38,6 +38,9 @@ class Subject:
     dtype: str = "float32"  # in which it was trained
     keys: tuple[int, ...] | None = None  # key frequencies that were found elsewhere; None: its own
     said: np.ndarray | None = None  # its logits over all pairs, where they are known already
+    run: Path | None = None  # where it was saved, and at which step
+    step: int | None = None
+    rules: Any = None  # by which it was trained
 
     @property
     def twin(self) -> "Subject":
@@ -235,4 +238,7 @@ def open_subject(path: Path | str, step: int | None = None) -> Subject:
     rules = steps.make_rules(opened.config)
     first = steps.start(goal, rules, opened.config.seed, opened.config.dtype).params
     start = map_tree(lambda x: np.asarray(x, dtype=np.float64), first)
-    return Subject(opened.task, goal, opened.params, start, opened.config.seed, opened.config.dtype)
+    return Subject(
+        opened.task, goal, opened.params, start, opened.config.seed, opened.config.dtype,
+        run=Path(path), step=opened.step, rules=rules,
+    )  # fmt: skip

@@ -4,9 +4,9 @@ Shapes    θ all weights as one vector, θ₀ where they began, g the gradient o
           singular values; a head's matrices are taken one by one and averaged
 
 Norms            √Σ θ², of all and of each tensor
-Logit scale      root mean square of the logits, less each pair's mean over the answers; margin: the right answer's
-                 logit less the best other, the mean over the pairs (Khanh 2026, arXiv:2606.18465, measures a scale of
-                 this kind; its own definition was not at hand)
+Logit scale      root mean square of the logits, less each pair's mean over the answers, over the loss's temperature;
+                 margin: the right answer's logit less the best other, the mean over the pairs (Khanh 2026,
+                 arXiv:2606.18465, measures a scale of this kind; its own definition was not at hand)
 Effective rank   exp(−Σ q ln q), q = σ/Σσ     Stable rank  Σσ²/σ₁²
 Trajectory       cos(θ, θ₀)
 Collapse         the share of training examples whose loss is exactly 0 in the precision of the run;
@@ -36,7 +36,7 @@ def weight_norm(s: Subject) -> float:
 
 
 def logit_scale(s: Subject) -> float:
-    return float(np.sqrt(s.energy / s.logits.size))
+    return float(np.sqrt(s.energy / s.logits.size)) / s.objective.temperature
 
 
 def margin(s: Subject) -> float:
@@ -83,6 +83,7 @@ def softmax_collapse(s: Subject) -> float:
     logits = objectives.forward(params, s.task.train, s.objective)[0][:, -1]
     if s.objective.variant == "float64":
         logits = logits.astype(np.float64)
+    logits = logits / logits.dtype.type(s.objective.temperature)
     z = logits - logits.max(axis=1, keepdims=True)
     loss = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), s.task.train.targets[:, -1]]
     return float(np.mean(loss == 0))

@@ -29,10 +29,11 @@ def build(run: Run) -> Section:
     spans = phases(run)
     told = f"{_told(s, run.checkpoints[-1])} {_history(run)}".strip()
     panels = [
-        *_progress(run, spans), *_by_frequency(run, s, spans), *_spectrum(run, spans), *_neurons(s), *_circles(s),
+        *_progress(run, spans), *_by_frequency(run, s, spans), *_spectrum(run, s, spans), *_neurons(s), *_circles(s),
         *_logit(s),
     ]  # fmt: skip
-    if s.key_frequencies and len(s.characters.rows(s.key_frequencies[:1])) == 2:  # waves that have a phase
+    waves = s.characters.names is None and s.key_frequencies and len(s.characters.rows(s.key_frequencies[:1])) == 2
+    if waves:  # that have a phase
         verdict, panel = _pizza_or_clock(s)
         told, panels = f"{told}\n\n{verdict}", [*panels, panel]
     return Section("What it computes", told, tuple(panels))
@@ -56,28 +57,29 @@ def _told(s: Subject, step: int) -> str:
             f"At step {step:,}, no frequency over the operation's result holds one per cent of the logits' energy: "
             "whatever these weights do, they do not compute the answer by a few waves."
         )
-    twin = s.twin
+    twin, ch = s.twin, s.characters
+    word, sums = ("frequencies", "Cosines") if ch.names is None else ("representations of the group", "Characters")
     kept, cut, full = losses.restricted_loss(s), losses.excluded_loss(s), losses.full_loss(s)
     energy = percent(float(sum(s.logit_shares[k] for k in keys)))
     embedded, before = (percent(spectra.embedding_key_share(network)) for network in (s, twin))
     special, random = (percent(spectra.neuron_specialisation(network)) for network in (s, twin))
     found = [
-        f"At step {step:,}, the logits speak in {len(keys)} of {len(s.characters.frequencies)} frequencies "
-        f"({listed(keys)}): these hold {energy} of the logits' energy, and {embedded} of the embedding's (untrained: "
-        f"{before}).",
-        f"Of {s.neurons.shape[-1]} neurons, {special} have more than 85\u00a0% of their variance at a single frequency "
-        f"(untrained: {random}).",
+        f"At step {step:,}, the logits speak in {len(keys)} of {len(ch.frequencies)} {word} "
+        f"({listed([ch.name(k) for k in keys])}): these hold {energy} of the logits' energy, and "
+        f"{embedded} of the embedding's (untrained: {before}).",
+        f"Of {s.neurons.shape[-1]} neurons, {special} have more than 85\u00a0% of their variance at a single one of "
+        f"these (untrained: {random}).",
     ]
     if s.characters.c is not None:
         share = percent(losses.cosine_variance_explained(s))
-        found.append(f"Cosines of these frequencies, of the result less c, make {share} of the logits' variance.")
+        found.append(f"{sums} of these {word}, of the result less c, make {share} of the logits' variance.")
     uniform, other = float(np.log(s.logits.shape[-1])), ""
     if not np.array_equal(s.characters.product, s.characters.quotient):
         other = (
             f"; without as many directions that the answer does not use, to {number(losses.excluded_quotient_loss(s))}"
         )
     found.append(
-        f"With these frequencies alone, the loss over all pairs is {number(kept)} (with everything: "
+        f"With these alone, the loss over all pairs is {number(kept)} (with everything: "
         f"{number(full['all'])}). Without them, that over the training pairs goes from {number(full['train'])} to "
         f"{number(cut)}{other}. A uniform guess has {number(uniform)}."
     )
@@ -157,7 +159,7 @@ def _by_frequency(run: Run, s: Subject, spans: list[Span]) -> list[Panel]:
     strongest = sorted((k for k in s.key_frequencies if str(k) in keys), key=lambda k: -s.logit_shares[k])[:7]
     if len(steps) < 3 or not strongest:
         return []
-    series = {f"without {k}": table[:, keys.index(str(k))] for k in strongest}
+    series = {f"without {s.characters.name(k)}": table[:, keys.index(str(k))] for k in strongest}
     caption = (
         "The training loss without one frequency, from when it was key: the more it rises, the more the network leans "
         "on that wave."
@@ -165,7 +167,13 @@ def _by_frequency(run: Run, s: Subject, spans: list[Span]) -> list[Panel]:
     return [Panel(learning.loss(steps, series, spans), caption)]
 
 
-def _spectrum(run: Run, spans: list[Span]) -> list[Panel]:
+def _called(s: Subject) -> str:
+    """Which representation each number on an axis is, for a group; nothing where frequencies are numbers."""
+    names = s.characters.names
+    return "" if names is None else f" Representations: {listed([f'{k} is {n}' for k, n in enumerate(names) if k])}."
+
+
+def _spectrum(run: Run, s: Subject, spans: list[Span]) -> list[Panel]:
     steps, values = run.probed("logit_spectrum")
     if np.sum(steps > 0) < 2:
         return []
@@ -173,7 +181,7 @@ def _spectrum(run: Run, spans: list[Span]) -> list[Panel]:
     figure = spectrum.over_time(table, steps, list(map(int, keys)), "share of the logits", spans)
     caption = (
         "How the logits come to speak in a few waves: the share of their energy at each frequency over the result. "
-        f"From {percent(KEY_SHARE)} on, a frequency is key."
+        f"From {percent(KEY_SHARE)} on, a frequency is key.{_called(s)}"
     )
     return [Panel(figure, caption)]
 
@@ -185,12 +193,15 @@ def _neurons(s: Subject) -> list[Panel]:
     counts = spectra.neurons_by_frequency(s)
     figure = circuit.neurons(counts, s.characters.frequencies[-1])
     caption = "How many neurons have more than 85\u00a0% of their variance over all pairs at a frequency, for each."
+    caption += _called(s)
     return [Panel(figure, caption)] if counts else []
 
 
 def _circles(s: Subject) -> list[Panel]:
     """The embedding in the plane of each of the strongest key frequencies that have one."""
     ch, panels = s.characters, []
+    if ch.names is not None:  # a representation is no circle
+        return []
     W, n = s.params.embed.W_E[s.characters.a], len(s.characters.a)
     share = spectra.embedding_spectrum(s)
     for k in sorted(s.key_frequencies, key=lambda k: -share[k])[:CIRCLES]:
@@ -210,7 +221,7 @@ def _circles(s: Subject) -> list[Panel]:
 def _logit(s: Subject) -> list[Panel]:
     ch = s.characters
     n = len(ch.a)
-    if ch.c is None or not s.key_frequencies or len(ch.rows(s.key_frequencies[:1])) < 2:
+    if ch.c is None or ch.names is not None or not s.key_frequencies or len(ch.rows(s.key_frequencies[:1])) < 2:
         return []
     offsets = np.arange(n) - n // 2
     answers = (np.arange(n)[:, None] + offsets) % n

@@ -10,7 +10,11 @@ from onelayer.report.section import Section, Table
 from onelayer.report.wording import number
 
 HEADER = ("measure", "here", "untrained", "what it is")
-SLOW = ("gradient_alignment", "gradient_signal_to_noise")  # many gradients: `onelayer analyse` takes them
+SLOW = (
+    "gradient_alignment",
+    "gradient_signal_to_noise",
+    "commutator_defect",
+)  # many gradients: `onelayer analyse` takes them
 
 
 def applies(run: Run) -> bool:
@@ -28,11 +32,11 @@ def build(run: Run) -> Section:
     if not found:
         raise BadInput("none of the measures applies")
     rows = tuple(_row(name, told) for name, told in found.items())
-    marked = frozenset(i for i, told in enumerate(found.values()) if told["untrained_reads_no_worse"])
+    marked = frozenset(i for i, told in enumerate(found.values()) if told["reads_high_on"])
     text = (
         f"Taken at step {run.checkpoints[-1]:,}, and beside it the same of the network before its first step, in the "
-        "key frequencies of the trained one. Where the untrained network reads no worse (shaded), a value proves "
-        "nothing. Those that are no single number, and what others found: "
+        "key frequencies of the trained one. Where that, or a network with nothing to find (docs/controls.md), reads "
+        "no worse (shaded), a value proves nothing by itself. Those that are no single number, and what others found: "
         f"onelayer analyse {run.directory.path.name}."
     )
     without = f"\n\nTo this run do not apply: {', '.join(absent)}." if absent else ""
@@ -42,5 +46,7 @@ def build(run: Run) -> Section:
 def _row(name: str, told: dict[str, Any]) -> tuple[str, ...]:
     side = "high" if MEASURES[name].high else "low"
     mark = f". Its untrained twin reads about as {side}, or {side}er" if told["untrained_reads_no_worse"] else ""
+    others = [control for control in told["reads_high_on"] if control != "untrained"]
+    mark += f". Networks with nothing to find read no worse: {', '.join(others)}" if others else ""
     what = told["definition"] + mark
     return name.replace("_", " "), number(told["value"]), number(told["control"]), what
