@@ -202,7 +202,8 @@ def test_attention_as_a_page_and_as_numbers(run, capsys, tmp_path):
     assert run("bad", "--attention", str(page), "--json") == 0
     assert json.loads(capsys.readouterr().out)["attention"] == str(page)
     text = page.read_text()
-    assert text.count('class="plot"') == 3 * 6  # three heads of two layers, across, in the encoder and back
+    assert text.count('class="gallery"') == 3  # across, in the encoder, and back
+    assert text.count('"layer 1, head 2"') == 3
     assert "bad → " in text
     assert not re.search(r'(src|href)="http', text)
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from onelayer.report.figures import attention
 from onelayer.report.page import render
-from onelayer.report.section import Panel, Section
+from onelayer.report.section import Gallery, Matrix, Section
 from onelayer.training.files import replace_file
 from onelayer.words.alignment import Alignment
 
@@ -30,33 +29,30 @@ def write_alignments(path: Path, found: Sequence[Alignment], subtitle: str = "")
 
 
 def _section(one: Alignment) -> Section:
-    panels: list[Panel] = []
+    galleries: list[Gallery] = []
     if one.cross is not None:
-        panels += _maps("Across", one.cross, one.said, one.read, "on the source, as each token of the answer is said")
+        across = "Across: where each token of the answer, as it is said, looks in the source."
+        galleries.append(_gallery(across, one.cross, one.said, one.read))
     if one.encoder is not None:
-        panels += _maps("Encoder", one.encoder, one.read, one.read, "of each token of the source, on the source")
-    looked = "of each token, once it is read, on those before it and itself"
-    panels += _maps("Looking back", one.decoder, one.heard, one.heard, looked)
+        within = "Encoder: where each token of the source looks in it."
+        galleries.append(_gallery(within, one.encoder, one.read, one.read))
+    back = "Looking back: where each token, once it is read, looks among those before it and itself."
+    galleries.append(_gallery(back, one.decoder, one.heard, one.heard))
     title = f"{one.source} → {one.answer}" if one.read else one.answer
-    text = (
-        "Each row is a token that asks, and its shares of attention sum to 1. Where the answer looks across, a row is "
-        "the token that is being said; where it looks back, the one that was read last."
-        if one.read
-        else "Each row is a token that asks; it may look at itself and what came before, and its shares sum to 1."
-    )
-    return Section(title if len(title) <= 80 else title[:79] + "…", text, tuple(panels))
+    told = "Every head: a row for each token that asks, whose shares sum to 1, and a column for each that is asked."
+    return Section(title if len(title) <= 80 else title[:79] + "…", told, galleries=tuple(galleries))
 
 
-def _maps(name: str, patterns: np.ndarray, asking: Sequence[str], asked: Sequence[str], what: str) -> list[Panel]:
-    """A map for each head of each layer [L H asking asked]."""
+def _gallery(caption: str, patterns: np.ndarray, asking: Sequence[str], asked: Sequence[str]) -> Gallery:
+    """Every head of every layer [L H asking asked]."""
     layers, heads = patterns.shape[:2]
-    wide = len(asked) > 20
-    return [
-        Panel(
-            attention.aligned(patterns[layer, head], asking, asked),
-            f"{name}, {f'layer {layer}, ' if layers > 1 else ''}head {head}: the share {what}.",
-            wide,
-        )
-        for layer in range(layers)
-        for head in range(heads)
-    ]
+    return Gallery(
+        caption,
+        {
+            f"{f'layer {layer}, ' if layers > 1 else ''}head {head}": Matrix(
+                "share", patterns[layer, head], "ts", asking, asked, amounts=True
+            )
+            for layer in range(layers)
+            for head in range(heads)
+        },
+    )

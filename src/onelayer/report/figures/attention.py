@@ -39,15 +39,3 @@ def pattern(shares: np.ndarray, queries: Sequence[str], keys: Sequence[str]) -> 
         shares, x_title="token asked", y_title="token asking", value="share", limits=ALL, downward=True,
         x_labels=keys, y_labels=queries,
     )  # fmt: skip
-
-
-def aligned(shares: np.ndarray, asking: Sequence[str], asked: Sequence[str]) -> go.Figure:
-    """shares [asking, asked]: what one head gives, with every token named on both sides, however many there are."""
-    figure = plots.heat_map(
-        shares, x_title="token asked", y_title="token asking", value="share", limits=ALL, downward=True,
-        height=150 + 18 * max(len(asking), 6),
-    )  # fmt: skip
-    for axis, labels in ((figure.update_xaxes, asked), (figure.update_yaxes, asking)):
-        axis(tickmode="array", tickvals=list(range(len(labels))), ticktext=list(labels), tickfont_size=11)
-    turned = -90 if len(asked) > 12 or max(map(len, asked), default=0) > 4 else 0
-    return figure.update_xaxes(side="top", tickangle=turned)
