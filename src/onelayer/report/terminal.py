@@ -142,7 +142,7 @@ class Display:
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=max(total, 1), completed=self.step, width=wide),
-            f"step {self.step} of at most {total}", f"{rate:.0f}/s", f"{self.seconds:.0f} s", self.left(),
+            f"step {self.step} of at most {total}", f"{rate:.0f}/s", f"{self.seconds:.0f} s",
         )  # fmt: skip
         rows = Table.grid(padding=(0, 2))
         held, accuracy = measured(last)
@@ -157,7 +157,7 @@ class Display:
         return Panel(
             Group(
                 bar, Text(), rows, Text(), Text(state(self.config, self.figures), style="bold"),
-                *([Text(f"{self.rate:,.0f} tokens/s"), Text(), Text(self.said)] if self.said else []),
+                *([Text(f"{self.rate:,.0f} tokens/s, {self.left()}"), Text(), Text(self.said)] if self.said else []),
             ),
             title=_title(self.config),
         )  # fmt: skip

@@ -38,6 +38,7 @@ _WORDS: dict[str, Any] = {
     "schedule": {"name": "cosine", "warmup": 100, "total": 2000, "floor": 0.01},
     "filters": [{"name": "clip", "max_norm": 1.0}],
     "batch_tokens": 4096,
+    "bucket": 2,
     "steps": 2000,
     "evaluation": {"every": 100, "train_examples": 500},
     "stop": {"on": "none", "best": "valid_loss"},
