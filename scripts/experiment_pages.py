@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Callable
 
 from pages import addition, decay_law, fraction, learn_or_memorise, logit_scale, operations, optimizers, replication
-from pages.common import HERE, wrapped
+from pages.common import HERE, so_far, wrapped
 
 PAGES: dict[str, Callable[[], str]] = {
     "replication": replication.page,
@@ -26,7 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The pages of the experiments, from their raw files.")
     parser.add_argument("pages", nargs="*", choices=[*PAGES, []], help="these alone")
     for name in parser.parse_args().pages or PAGES:
-        (HERE / f"{name}.md").write_text(wrapped(PAGES[name]()), encoding="utf-8")
+        title, rest = PAGES[name]().split("\n", 1)
+        (HERE / f"{name}.md").write_text(wrapped(f"{title}\n{so_far(name)}{rest}"), encoding="utf-8")
         print(HERE / f"{name}.md")
 
 

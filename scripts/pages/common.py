@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import experiments
 import matplotlib
 import numpy as np
 
@@ -82,6 +83,22 @@ python scripts/experiment_pages.py {name}
 
 {len(rows)} runs, seed{"s" if len(seeds) > 1 else ""} {", ".join(map(str, seeds))}; {cpu / 60:.1f} minutes of processor
 time in training ({wall / 60:.0f} by the clock).{more} Machine: {machine()}. Raw figures: [{name}.jsonl]({name}.jsonl).
+"""
+
+
+def so_far(name: str) -> str:
+    """What a study still lacks, for the head of its page; nothing where it is whole."""
+    if name not in experiments.STUDIES:
+        return ""
+    whole, raw, rows = experiments.STUDIES[name], HERE / f"{name}.jsonl", study(name)
+    done, asked = {r["id"] for r in rows}, [run.id for run in whole.runs(range(whole.seeds), raw)]
+    lacking = sum(one not in done for one in asked)
+    if not lacking:
+        return ""
+    seeds = len({r["seed"] for r in rows})
+    return f"""
+**Not whole yet:** {len(asked) - lacking} of {len(asked)} planned runs are in, {seeds} of {whole.seeds} seeds. One seed
+shows what can happen, not how often; medians and intervals are those of what is in.
 """
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from onelayer.studies.statistics import middle
 from onelayer.tasks import operations as known_operations
-from pages.common import HERE, Rows, cells, footer, number, plt, save, study, table, told
+from pages.common import Rows, cells, footer, number, plt, save, study, table, told
 
 
 def page() -> str:
@@ -33,7 +33,7 @@ def page() -> str:
     return f"""# Every operation: which are learnt, from how much of the table?
 
 One layer, width {configuration("model.d_model")}, no norm, full batch; p = {experiments.P} ({experiments.P**2:,}
-pairs), but for groups, for `x xor y` (64) and where another p is named. {min(n)} to {max(n)} seeds; split and first
+pairs), but for groups, for `x xor y` (64) and where another p is named. {seeds_of(n)}; split and first
 weights are drawn from the seed.
 
 {table(head, lines)}
@@ -57,8 +57,6 @@ weights are drawn from the seed.
 - A run with a test accuracy below 30 % at step 100 is given up; its figure is that of step 100.
 - Three operands, one operand, `min` (the twin of `max`), `Z113` (it is x + y), `S6` (518,400 pairs), two of the three
   words in S5 and `D60` are not run: the budget was one core for two hours, all experiments together.
-- {len(rows)} runs of {sum(1 for _ in experiments.operations(range(3), HERE / "operations.jsonl"))} or so that three
-  seeds would be.
 
 ## Is it the recipe?
 
@@ -69,6 +67,11 @@ fails on x − y at half of the table. So the verdicts at 70 % were taken again 
 {table(["operation", "quick recipe", "AdamW", "AdamW, to 99 %", "AdamW, steps"], agree) if agree else "(not yet run)"}
 
 {footer("operations", rows)}"""
+
+
+def seeds_of(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low} to {high} seeds" if low < high else f"{high} seed{'s' if high > 1 else ''}"
 
 
 def configuration(field: str) -> Any:
