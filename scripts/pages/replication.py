@@ -8,7 +8,6 @@ import numpy as np
 from onelayer.studies.statistics import middle
 from pages.common import COLOURS, HERE, Rows, machine, number, plt, save, spread, table, told
 
-
 PLANNED = 5
 
 
