@@ -222,6 +222,9 @@ def test_the_command_says_what_was_changed_and_what_became_of_it(parent, tmp_pat
     assert facts["branch"]["step"] == 10
     assert facts["changed"]["optimizer.weight_decay"] == [1.0, 0.0]
     assert facts["before"].keys() == facts["after"].keys() >= {"test_loss", "train_accuracy"}
+    assert cli.run(["report", str(tmp_path / "a")]) == 0
+    assert f"began with the weights of {parent} at step 10" in (tmp_path / "a" / "report.html").read_text("utf-8")
+    capsys.readouterr()
     assert cli.run(["runs", "compare", str(parent), str(tmp_path / "a"), "--json"]) == 0
     compared = json.loads(capsys.readouterr().out.splitlines()[-1])["differences"]
     assert compared["optimizer.weight_decay"] == [1.0, 0.0]

@@ -55,8 +55,9 @@ def show(path: Path) -> dict[str, Any]:
     facts = index.row(path)
     if "problem" in facts:
         raise BadInput(facts["problem"])
-    result = run.result or {}
+    result, origin = run.result or {}, run.config.branch
     return facts | {
+        "branch": None if origin is None else f"of {origin.run} off step {origin.step}",
         "status": run.status,
         "reason": result.get("reason"),
         "evaluations": len(run.metrics),

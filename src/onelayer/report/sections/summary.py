@@ -131,7 +131,9 @@ def _sentences(run: Run) -> list[str]:
 
 def _what(run: Run) -> str:
     train, test = (f"{len(split.targets):,}" for split in (run.task.train, run.task.test))
-    return f"{_model(run)} was trained on {run.task.name} with {train} questions; {test} others test it."
+    origin = run.config.branch
+    begun = f" It is a branch: it began with the weights of {origin.run} at step {origin.step:,}." if origin else ""
+    return f"{_model(run)} was trained on {run.task.name} with {train} questions; {test} others test it.{begun}"
 
 
 def _model(run: Run) -> str:
