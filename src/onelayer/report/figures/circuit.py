@@ -42,6 +42,18 @@ def logit(offsets: np.ndarray, spoken: np.ndarray, cosines: np.ndarray, residual
     return plots.lines(offsets, series, x_title="distance from the right answer, c − (a ∘ b)", y_title="logit")
 
 
+def by_class(names: Sequence[str], spoken: np.ndarray, characters: np.ndarray, residual: np.ndarray) -> go.Figure:
+    """The mean logit of each class of answers, the root mean square residual, and what the characters make of it."""
+    figure = theme.new(x="class of (ab)⁻¹c", y="logit")
+    series = {"logit": spoken, "residual, root mean square": residual, "sum of characters": characters}
+    for (name, values), symbol in zip(series.items(), ("circle", "line-ew-open", "x-thin-open"), strict=True):
+        figure.add_scatter(
+            x=list(names), y=values, name=name, mode="markers", marker_symbol=symbol, marker_size=10,
+            marker_line_width=2, hovertemplate="%{x}: %{y:.4g}",
+        )  # fmt: skip
+    return figure.update_xaxes(type="category").update_layout(showlegend=True)
+
+
 def beside(measures: Sequence[str], series: Mapping[str, Sequence[float]]) -> go.Figure:
     """series: whose -> the value of each measure, all in 0..1; a row for each measure, a mark for each whose."""
     figure = theme.new(x="value", y="", height=90 + 60 * len(measures))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from onelayer.grokking import characters, losses, progress, spectra
+from onelayer.grokking import characters, losses, progress, representations, spectra
 from onelayer.grokking.analysis import measure
 from onelayer.grokking.measures import MEASURES, why_not
 from onelayer.grokking.subject import KEY_SHARE, Subject, centred, why_no_characters
@@ -74,7 +74,7 @@ def _told(s: Subject, step: int) -> str:
         share = percent(losses.cosine_variance_explained(s))
         found.append(f"{sums} of these {word}, of the result less c, make {share} of the logits' variance.")
     uniform, other = float(np.log(s.logits.shape[-1])), ""
-    if not np.array_equal(s.characters.product, s.characters.quotient):
+    if ch.names is None and not np.array_equal(ch.product, ch.quotient):  # else they are the answer's own, in part
         other = (
             f"; without as many directions that the answer does not use, to {number(losses.excluded_quotient_loss(s))}"
         )
@@ -99,7 +99,7 @@ def _history(run: Run) -> str:
     if found.clean_up:
         begun, done = found.clean_up
         told.append(f"it cleaned up until step {done:,}" if done else f"it has been cleaning up since step {begun:,}")
-    return f"By the rule of docs/grokking.md, {listed(told)}."
+    return f"By the rule of docs/grokking.md, {'; '.join(told)}."
 
 
 def _pizza_or_clock(s: Subject) -> tuple[str, Panel]:
@@ -221,7 +221,9 @@ def _circles(s: Subject) -> list[Panel]:
 def _logit(s: Subject) -> list[Panel]:
     ch = s.characters
     n = len(ch.a)
-    if ch.c is None or ch.names is not None or not s.key_frequencies or len(ch.rows(s.key_frequencies[:1])) < 2:
+    if ch.names is not None:
+        return _logit_by_class(s)
+    if ch.c is None or not s.key_frequencies or len(ch.rows(s.key_frequencies[:1])) < 2:
         return []
     offsets = np.arange(n) - n // 2
     answers = (np.arange(n)[:, None] + offsets) % n
@@ -235,3 +237,24 @@ def _logit(s: Subject) -> list[Panel]:
         "over all pairs; what the cosines of the key frequencies make of it; and how far single pairs are from that."
     )
     return [Panel(circuit.logit(offsets, spoken, fitted, np.sqrt(left)), caption)]
+
+
+def _logit_by_class(s: Subject) -> list[Panel]:
+    """Of a group: characters are the same on conjugates, so the logit may hang on the class of (ab)⁻¹c alone."""
+    ch = s.characters
+    if not s.key_frequencies:
+        return []
+    inverse, of_class = representations.inverses(ch.product), representations.classes(ch.product)
+    away = of_class[ch.product[inverse[ch.product]]]  # [n n C]: of (a∘b)⁻¹c
+    kinds = np.unique(of_class)
+    whole, made = centred(s.logits), losses.cosines(s)
+    spoken, fitted, left = (
+        np.array([x[away == kind].mean() for kind in kinds]) for x in (whole, made, (whole - made) ** 2)
+    )
+    names = [s.task.vocabulary[kind] for kind in kinds]
+    caption = (
+        "The logit of the answer c by how it lies to the right one: the class of conjugate elements in which (ab)⁻¹c "
+        "is, named by one of them, the right answer's first; what the characters of the key representations make of "
+        "it; and how far single logits are from that."
+    )
+    return [Panel(circuit.by_class(names, spoken, fitted, np.sqrt(left)), caption)]
