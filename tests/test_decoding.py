@@ -81,8 +81,8 @@ def same(found: list[Answer], expected: list[Answer]) -> None:
 @pytest.mark.parametrize(("width", "alpha"), [(1, 0.0), (2, 0.6), (5, 0.6), (4, 1.5)])
 def test_beam_is_the_slow_beam(width, alpha):
     p, cfg = model()
-    found = decode(p, cfg, SOURCES, Beam(width, alpha, n_best=width))
-    for source, answers in zip(SOURCES, found, strict=True):
+    found = decode(p, cfg, SOURCES[:6], Beam(width, alpha, n_best=width))
+    for source, answers in zip(SOURCES[:6], found, strict=True):
         same(answers, slow_beam(p, cfg, source, width, alpha, cfg.n_ctx - 1))
     lengths = {len(answer.tokens) for answers in found for answer in answers}
     assert len(lengths) > 2  # else nothing left the batch before the others
@@ -198,7 +198,7 @@ def test_batched_is_one_by_one(architecture, how):
     p, cfg = model(architecture=architecture)
     sources = SOURCES if architecture == "encoder_decoder" else PROMPTS
     alone = [decode(p, cfg, [source], how)[0] for source in sources]
-    for budget in (8, 30, 10_000):
+    for budget in (20, 10_000):
         for answers, expected in zip(decode(p, cfg, sources, how, budget=budget), alone, strict=True):
             same(answers, expected)
     assert len({a.tokens for answers in alone for a in answers}) > len(sources) // 2  # the answers differ
