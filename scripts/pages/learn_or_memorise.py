@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import experiments
+import numpy as np
 
 from pages.common import HERE, Rows, cells, machine, spread, study, table
-from pages.operations import order_of
+from pages.operations import known_by_heart, order_of
 
 
 def page() -> str:
@@ -89,8 +91,7 @@ Addition mod {experiments.P}, the recipe of [operations](operations.md), to its 
 
 - One layer, p = {experiments.P} (113 in the replication), a few seeds: {len({r["seed"] for r in made})} for most
   operations. A *never* is a censored figure: not within the steps that were run, with these recipes.
-- Each operation was asked with the settings that suit x + y. `x < y` shows what that means: it is easy, and this
-  recipe does not even memorise it.
+- Each operation was asked with settings chosen on x + y and x − y. {order_words(by)}
 - All test pairs are made of numbers that training showed in other pairs. A number that it never showed keeps the
   embedding that it was drawn with: what is learnt is a table's structure, not arithmetic.
 - "Rule" is what the measures define: cosines, key frequencies, restricted and excluded loss. The untrained twin scores
@@ -107,6 +108,17 @@ python scripts/experiment_pages.py learn-or-memorise
 Figures: [controls.jsonl](controls.jsonl), [operations.jsonl](operations.jsonl), [replication.json](replication.json).
 Machine: {machine()}.
 """
+
+
+def order_words(by: dict[Any, Rows]) -> str:
+    """What `x < y` says about the recipe."""
+    with_adamw = cells(study("recipes-agree"), "operation").get("x < y")
+    said = f"With them `x < y` is not even memorised (train {100 * known_by_heart(by['x < y', 0.7]):.0f} %)"
+    if not with_adamw:
+        return f"{said}, which speaks about the recipe more than about the operation."
+    train, test = (100 * np.median([r["last"][f"{split}_accuracy"] for r in with_adamw]) for split in ("train", "test"))
+    there = f"with AdamW it comes to {train:.0f} % in training and {test:.0f} % in the test"
+    return f"{said}; {there} ([operations](operations.md))."
 
 
 def spoilt_words(controls: dict[str, Rows], percent: Callable[..., str]) -> str:
