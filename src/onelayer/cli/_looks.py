@@ -12,25 +12,35 @@ if TYPE_CHECKING:
     from ..microscope import Trace
     from ..training.opened import Opened
 
-__all__ = ["Examples", "RunPath", "Split", "Step", "columns", "place_for", "traced", "word_list"]
+__all__ = ["Examples", "Only", "RunPath", "Split", "Step", "columns", "place_for", "traced", "word_list"]
 
 RunPath: TypeAlias = Annotated[Path, Parameter(help="The run's directory; `onelayer runs` lists them.")]
 Step: TypeAlias = Annotated[int | None, Parameter(help="A step with a checkpoint; the last one if it is not given.")]
-Split: TypeAlias = Annotated[Literal["train", "test"], Parameter(help="Which of the task's splits makes the batch.")]
+Split: TypeAlias = Annotated[
+    Literal["train", "valid", "test"], Parameter(help="Which of the task's splits makes the batch.")
+]
 Examples: TypeAlias = Annotated[
     int | None, Parameter(help="How many of its examples, from the first on; all of them if it is not given.")
+]
+Only: TypeAlias = Annotated[
+    int | None, Parameter(help="Look at this example of the split alone, by its number, counted from 0.")
 ]
 
 
 def traced(
-    run: Path, step: int | None, split: Literal["train", "test"] = "train", examples: int | None = None
+    run: Path,
+    step: int | None,
+    split: Literal["train", "valid", "test"] = "train",
+    examples: int | None = None,
+    only: int | None = None,
 ) -> "tuple[Opened, Trace]":
     """The run opened, and a forward and backward over the batch."""
     from ..microscope import trace
     from ..training.opened import open_run
 
-    opened = open_run(run, step, split, examples)
-    found = trace(opened.params, opened.batch, opened.model, vocabulary=opened.task.vocabulary, **opened.loss)
+    opened = open_run(run, step, split, examples, only)
+    words = {"vocabulary": opened.task.vocabulary, "source_vocabulary": opened.task.source_vocabulary}
+    found = trace(opened.params, opened.batch, opened.model, **words, **opened.loss)
     return opened, found
 
 

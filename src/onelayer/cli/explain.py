@@ -1,9 +1,9 @@
 """onelayer explain: one number of a run, taken apart."""
 
 from pathlib import Path
-from typing import Literal
 
 from ._common import Json, answer
+from ._looks import Examples, Only, Split, traced
 
 
 def explain(
@@ -14,8 +14,9 @@ def explain(
     step: int | None = None,
     depth: int = 3,
     top: int = 5,
-    split: Literal["train", "test"] = "train",
-    examples: int | None = None,
+    split: Split = "train",
+    examples: Examples = None,
+    only: Only = None,
     as_json: Json = False,
 ) -> None:
     """Why one number is what it is: a tree whose children sum to their parent at every node.
@@ -36,17 +37,10 @@ def explain(
         How many levels of the tree.
     top
         How many terms at each node; the rest are added up in one.
-    split
-        Which of the task's splits makes the batch.
-    examples
-        How many of its examples, from the first on; all of them if it is not given.
     """
     from ..microscope import explain as explained
-    from ..microscope import trace
-    from ..training.opened import open_run
 
-    opened = open_run(run, step, split, examples)
-    t = trace(opened.params, opened.batch, opened.model, vocabulary=opened.task.vocabulary, **opened.loss)
+    opened, t = traced(run, step, split, examples, only)
     tree = explained(t, number, depth=depth, top=top)
     facts = {"run": run, "step": opened.step, "loss": t.loss, "residual": tree.worst, "tree": tree.as_dict()}
     answer(facts, f"step {opened.step}, {split} loss {t.loss:.6g}\n{tree}", as_json=as_json)

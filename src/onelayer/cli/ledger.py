@@ -13,7 +13,10 @@ from ._looks import columns, place_for
 def ledger(
     run: Annotated[Path, Parameter(help="A run's directory: it is trained again; or a config, .toml or .json.")],
     /,
-    weight: Annotated[str, Parameter(help="The weight to account for, such as embed.W_E[3,5].")] = "embed.W_E[0,0]",
+    weight: Annotated[
+        str | None,
+        Parameter(help="The weight to account for, such as embed.W_E[3,5]. By default the first of the embedding."),
+    ] = None,
     *,
     by: Annotated[
         str,
@@ -50,7 +53,7 @@ def ledger(
     with Progress(console=shown, transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("training again")
         how: dict[str, Any] = {
-            "classes": classes, "loss": loss, "weight": weight,
+            "classes": classes, "loss": loss, "weight": weight or ledgers.FIRST,
             "say": lambda done, steps: progress.update(task, completed=done, total=steps),
         }  # fmt: skip
         anew = run.suffix in (".toml", ".json") and not run.is_dir()
@@ -60,14 +63,16 @@ def ledger(
         book.save(out)
     assert kept.entry is not None
     tensor, index = kept.entry
+    weight = f"{tensor}[{','.join(map(str, index))}]"
     one, rows = book.entry(tensor, index), book.rows(tensor)
     facts = {
         "run": run, "by": by, "step": kept.step, "note": book.note, "completeness": book.completeness,
         "difference": kept.difference, **kept.evaluation, "weight": weight, "entry": one, "tensor": tensor,
         "groups": rows, "saved": out,
     }  # fmt: skip
+    held = next(split for split in ("test", "valid") if f"{split}_loss" in kept.evaluation)
     lines = [
-        f"steps 0 to {kept.step}: test loss {kept.evaluation['test_loss']:.6g}; {_compared(kept.difference)}",
+        f"steps 0 to {kept.step}: {held} loss {kept.evaluation[f'{held}_loss']:.6g}; {_compared(kept.difference)}",
         f"{book.note}; w_0 + decay + Σ groups is w_T up to {book.completeness:.1e}{_rounding(book)}",
         "",
         weight,

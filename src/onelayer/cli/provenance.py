@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ._common import Json, answer
-from ._looks import Examples, RunPath, Split, Step, columns, traced, word_list
+from ._looks import Examples, Only, RunPath, Split, Step, columns, traced, word_list
 
 
 def provenance(
@@ -23,6 +23,7 @@ def provenance(
     step: Step = None,
     split: Split = "train",
     examples: Examples = None,
+    only: Only = None,
     period: Annotated[
         int | None, Parameter(help="For frequency: how many of the first classes are a cycle; all by default.")
     ] = None,
@@ -37,7 +38,7 @@ def provenance(
     """
     from ..microscope import splits
 
-    opened, t = traced(run, step, split, examples)
+    opened, t = traced(run, step, split, examples, only)
     axes = word_list(by)
     found = splits(t, [tensor], axes, period=period)
     facts = [

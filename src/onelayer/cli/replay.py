@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from ..errors import BadInput
 from ._common import Json, answer
-from ._looks import Examples, RunPath, Split, Step, columns, traced
+from ._looks import Examples, Only, RunPath, Split, Step, columns, traced
 
 
 def replay(
@@ -24,6 +24,7 @@ def replay(
     step: Step = None,
     split: Split = "train",
     examples: Examples = None,
+    only: Only = None,
     train: Annotated[
         int | None, Parameter(help="Instead: train again from the run's start for so many steps under the gates.")
     ] = None,
@@ -46,7 +47,7 @@ def replay(
             "test_accuracy": "test accuracy", "cut_test_accuracy": "with the gates",
         }  # fmt: skip
         return answer({"run": run, "gates": chosen, "evaluations": rows}, columns(rows, heads), as_json=as_json)
-    opened, t = traced(run, step, split, examples)
+    opened, t = traced(run, step, split, examples, only)
     rows = gates.changes(t, gates.replay(t, chosen))
     heads = {
         "tensor": "tensor", "norm": "norm", "replayed": "with the gates", "change": "change", "cosine": "cosine"

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ._common import Json, answer
-from ._looks import Examples, RunPath, Split, Step, columns, place_for, traced
+from ._looks import Examples, Only, RunPath, Split, Step, columns, place_for, traced
 
 
 def trace(
@@ -16,6 +16,7 @@ def trace(
     step: Step = None,
     split: Split = "train",
     examples: Examples = None,
+    only: Only = None,
     out: Annotated[Path | None, Parameter(help="Save all arrays there, as one .safetensors file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -24,7 +25,7 @@ def trace(
     $ onelayer trace runs/arithmetic-x-plus-y-0-20261123-164500 --step 512 --examples 64 --out trace.safetensors
     """
     place_for(out)
-    opened, t = traced(run, step, split, examples)
+    opened, t = traced(run, step, split, examples, only)
     rows = t.rows()
     if out is not None:
         t.save(out)

@@ -359,8 +359,20 @@ class _Walk:
 
     def token(self, prefix: str, at: tuple[int, ...]) -> str:
         tokens = self.t.batch.source if prefix == "encoder." else self.t.batch.tokens
-        token = int(tokens[at])  # type: ignore[index]
-        return self.t.vocabulary[token] if self.t.vocabulary and prefix != "encoder." else str(token)
+        return self.t.word(int(tokens[at]), source=prefix == "encoder.")  # type: ignore[index]
+
+    def place(self, stack: str, b: int, row: int) -> str:
+        """A position, with the token that stands there where its word is known."""
+        return f"{row} ({self.token(stack, (b, row))})" if self.t.vocabulary else str(row)
+
+    def asked(self, attention: str, b: int, row: int) -> str:
+        """The position whose key or value it is."""
+        return self.place("encoder." if attention.endswith("cross_attn") else self.stack(attention)[0], b, row)
+
+    def asking(self, attention: str, b: int, row: int) -> str:
+        """The position whose query it is."""
+        first = 0 if attention.endswith("cross_attn") else self.offset(attention.rpartition(".")[0])
+        return self.place(self.stack(attention)[0], b, row + first)
 
     def normed(self, ln: str, at: tuple[int, ...], u: Array) -> list[_Term]:
         """Through a norm, its scale taken as the number it is."""
@@ -411,7 +423,7 @@ class _Walk:
             return _elements(f"{attention}.hook_z", c.z[at], u)
         weights = c.softmax.pattern[b, h, row]
         return [
-            self.value(f"{attention}.hook_v", (b, s, h), a * u, f"from source {s}",
+            self.value(f"{attention}.hook_v", (b, s, h), a * u, f"from source {self.asked(attention, b, s)}",
                        f"A[{row},{s}] · v = {_n(a)} · {_n(u @ c.v[b, s, h])}")
             for s, a in enumerate(weights)
         ]  # fmt: skip
@@ -712,7 +724,7 @@ class _Walk:
             self.t.gradients[f"{attention}.hook_z"],
         )
         return [
-            self.grad(f"{attention}.hook_z", (b, i, h), a * u, f"by query {i}",
+            self.grad(f"{attention}.hook_z", (b, i, h), a * u, f"by query {self.asking(attention, b, i)}",
                       f"A[{i},{s}] · ∂z = {_n(a)} · {_n(u @ dz[b, i, h])}")
             for i, a in enumerate(pattern)
         ]  # fmt: skip
@@ -752,7 +764,7 @@ class _Walk:
         terms = []
         for i, factor in enumerate(factors):
             t_, s = (row, i) if which == "q" else (i, row)
-            name = f"{'source' if which == 'q' else 'query'} {i}"
+            name = f"source {self.asked(attention, b, i)}" if which == "q" else f"query {self.asking(attention, b, i)}"
             formula = f"{'k' if which == 'q' else 'q'}/√K · ∂score[{t_},{s}] = {_n(factor)} · {_n(dscores[t_, s])}"
             terms.append(self.dscore(attention, (b, h, t_, s), float(factor), name, formula))
         return terms
@@ -767,7 +779,11 @@ class _Walk:
         def average() -> list[_Term]:
             return [
                 self.dpattern(
-                    attention, (b, h, row, i), -size * float(x), f"∂pattern of source {i}", f"−A A′ = {_n(-x)} A"
+                    attention,
+                    (b, h, row, i),
+                    -size * float(x),
+                    f"∂pattern of source {self.asked(attention, b, i)}",
+                    f"−A A′ = {_n(-x)} A",
                 )
                 for i, x in enumerate(pattern)
                 if x
@@ -775,7 +791,11 @@ class _Walk:
 
         def terms() -> list[_Term]:
             here = self.dpattern(
-                attention, at, size, f"∂pattern of source {s}", f"A ∂A = {_n(pattern[s])} · {_n(slopes[s])}"
+                attention,
+                at,
+                size,
+                f"∂pattern of source {self.asked(attention, b, s)}",
+                f"A ∂A = {_n(pattern[s])} · {_n(slopes[s])}",
             )
             mean = float(pattern @ slopes)
             less = _Term(

@@ -34,6 +34,7 @@ class Shares(NamedTuple):
 
 
 Grouping: TypeAlias = Callable[[Any, Batch, Any], dict[str, Shares]]
+PLACES = ("loss_token", "position", "source")  # axes whose members are places in a sequence
 AXES = tuple(axis for axis in provenance.AXES if axis != "example")  # the examples of a batch change with the batch
 BY = (*AXES, "operand")
 
@@ -57,6 +58,23 @@ def by(name: str, classes: int | None = None) -> Grouping:
     return _Axis(name)
 
 
+def wide(batch: Batch, model: ModelConfig) -> Batch:
+    """The batch as wide as the model's longest sequences, filled up with what has no loss and is not looked at: a batch
+    of short sequences then has the same places as any other, and the same gradient. As it is, where it is as wide."""
+    T, R = batch.tokens.shape[1], batch.targets.shape[1]
+    S = 0 if batch.source is None else batch.source.shape[1]
+    t, s = max(model.n_ctx - T, 0) if R == T else 0, max((model.source_n_ctx or model.n_ctx) - S, 0) if S else 0
+    if not (t or s):
+        return batch
+    asked = np.ones(batch.targets.shape) if batch.weights is None else batch.weights
+    there = None
+    if batch.source is not None:
+        there = np.ones(batch.source.shape, bool) if batch.source_mask is None else batch.source_mask
+    new = Batch(batch.tokens, batch.targets, asked, batch.source, there, batch.ids, batch.source_ids)
+    more = Batch(t, t, t, s, s, t, s)
+    return Batch(*(None if a is None else np.pad(a, ((0, 0), (0, n))) for a, n in zip(new, more, strict=True)))
+
+
 def loss_settings(objective: Any) -> dict[str, Any]:
     """The keyword arguments of the cross-entropy, from training's objective."""
     return {key: getattr(objective, key) for key in ("variant", "smoothing", "never", "temperature")}
@@ -69,6 +87,8 @@ class _Axis:
         self.axis, self.divided, self.fits = axis, None, False
 
     def __call__(self, params: Any, batch: Batch, objective: Any) -> dict[str, Shares]:
+        if self.axis in PLACES:
+            batch = wide(batch, objective.model)
         t = self._traced(params, batch, objective.model, loss_settings(objective))
         if self.axis == "route" and (quick := routes.one_layer(t)) is not None:
             whole = {name: Shares((ALL,), g[None]) for name, g in t.weight_gradients.items()}

@@ -168,10 +168,10 @@ def alignment(gradients: Mapping[str, Array]) -> tuple[tuple[str, ...], Array]:
 
 
 def classes(t: Trace) -> dict[str, Array]:
-    """The examples by what their last position should say: {"class 7": numbers of examples}."""
-    wanted = t.batch.targets[:, -1]
-    words = t.vocabulary or tuple(map(str, range(t.cfg.vocab_size)))
-    return {f"class {words[int(v)]}": np.flatnonzero(wanted == v) for v in np.unique(wanted)}
+    """The examples by what their last position should say, or, where there is a source, by the first thing that its
+    answer should say: {"class 7": numbers of examples}."""
+    wanted = t.batch.targets[:, -1 if t.batch.source is None else 0]
+    return {f"class {t.word(int(v))}": np.flatnonzero(wanted == v) for v in np.unique(wanted)}
 
 
 # ---------------------------------------------------------------------------------------------------- at a glance
@@ -211,8 +211,14 @@ def strongest(t: Trace, top: int = 5) -> list[dict[str, Any]]:
 
 
 def _words(t: Trace, n: int) -> str:
-    words = t.vocabulary or tuple(map(str, range(t.cfg.vocab_size)))
-    return " ".join(words[int(token)] for token in t.batch.tokens[n])
+    """What is read; where there is a source, that and what should be said. Padding is left out."""
+    batch = t.batch
+    if batch.source is None:
+        return " ".join(t.word(int(token)) for token in batch.tokens[n])
+    there = np.ones(batch.source.shape[1], bool) if batch.source_mask is None else batch.source_mask[n]
+    asked = np.ones(batch.targets.shape[1], bool) if batch.weights is None else batch.weights[n] > 0
+    read = " ".join(t.word(int(token), source=True) for token in batch.source[n][there])
+    return f"{read} → {' '.join(t.word(int(token)) for token in batch.targets[n][asked])}"
 
 
 # ---------------------------------------------------------------------------------------------------- entries

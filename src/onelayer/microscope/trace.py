@@ -14,7 +14,7 @@ Cost      nothing is copied or computed again: a trace is a gradient whose inter
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,16 @@ class Trace:
     judged: cross_entropy.Cache = field(repr=False)  # what the loss left
     settings: dict[str, Any] = field(default_factory=dict)  # of the loss
     vocabulary: tuple[str, ...] | None = None
+    source_vocabulary: tuple[str, ...] | None = None  # of the encoder's tokens; None: `vocabulary`
 
     @property
     def dlogits(self) -> Array:
         return self.gradients["logits"]
+
+    def word(self, token: int, source: bool = False) -> str:
+        """A token of the decoder's, or of the encoder's source; its number where the words are not known."""
+        words = (self.source_vocabulary if source else None) or self.vocabulary
+        return str(token) if words is None else words[token]
 
     def value(self, name: str) -> Array:
         """An activation or a weight."""
@@ -90,6 +96,7 @@ class Trace:
         about = {
             "format": FORMAT, "loss": repr(self.loss), "model": self.cfg.model_dump_json(),
             "settings": json.dumps(self.settings), "vocabulary": json.dumps(self.vocabulary),
+            "source_vocabulary": json.dumps(self.source_vocabulary),
         }  # fmt: skip
         return write(arrays, path, about)
 
@@ -137,6 +144,7 @@ def trace(
     *,
     limit: int | None = None,
     vocabulary: tuple[str, ...] | None = None,
+    source_vocabulary: tuple[str, ...] | None = None,
     **settings: Any,
 ) -> Trace:
     """Every value and every gradient of the mean loss over a batch.
@@ -152,11 +160,15 @@ def trace(
             f"a trace of {len(batch.tokens)} examples needs {need / 1e9:.3g} GB; {free / 1e9:.3g} GB may be taken; "
             + (f"take at most about {fits} examples" if fits else "take a smaller model, or a machine with more memory")
         )
-    return _trace(params, batch, cfg, settings, vocabulary)
+    return _trace(params, batch, cfg, settings, (vocabulary, source_vocabulary))
 
 
 def _trace(
-    params: Any, batch: Batch, cfg: ModelConfig, settings: Mapping[str, Any], vocabulary: tuple[str, ...] | None = None
+    params: Any,
+    batch: Batch,
+    cfg: ModelConfig,
+    settings: Mapping[str, Any],
+    vocabularies: Sequence[tuple[str, ...] | None] = (None, None),
 ) -> Trace:
     values: dict[str, Array] = {}
     gradients: dict[str, Array] = {}
@@ -166,7 +178,7 @@ def _trace(
     slopes = backward(dlogits, cache, cfg, _note(gradients))
     return Trace(
         params, batch, cfg, float(loss), values, gradients, flatten(params), flatten(slopes), cache, c, dict(settings),
-        vocabulary,
+        *vocabularies,
     )  # fmt: skip
 
 
@@ -254,6 +266,6 @@ def load(path: Path | str) -> Trace:
     weights = {name.removeprefix("weights/"): x for name, x in arrays.items() if name.startswith("weights/")}
     batch = Batch(**{name.removeprefix("batch/"): x for name, x in arrays.items() if name.startswith("batch/")})
     model = decoder_only if cfg.architecture == "decoder_only" else encoder_decoder
-    vocabulary = json.loads(about["vocabulary"])
+    words = [json.loads(about.get(name, "null")) for name in ("vocabulary", "source_vocabulary")]
     params = unflatten(weights, model.init(cfg, 0))
-    return _trace(params, batch, cfg, json.loads(about["settings"]), None if vocabulary is None else tuple(vocabulary))
+    return _trace(params, batch, cfg, json.loads(about["settings"]), [None if w is None else tuple(w) for w in words])

@@ -77,6 +77,11 @@ class Run:
         return self.model.architecture == "encoder_decoder"
 
     @property
+    def words(self) -> dict[str, tuple[str, ...] | None]:
+        """What `microscope.trace` takes to name tokens."""
+        return {"vocabulary": self.task.vocabulary, "source_vocabulary": self.task.source_vocabulary}
+
+    @property
     def source_vocabulary(self) -> tuple[str, ...]:
         return self.task.source_vocabulary or self.task.vocabulary
 

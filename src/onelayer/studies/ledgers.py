@@ -29,6 +29,9 @@ STRIDE = 10  # steps between two words of progress
 Say = Callable[[int, int], object]  # steps taken, of how many
 
 
+FIRST = "first"  # in place of a weight: the first number of the first table of embeddings
+
+
 class Kept(NamedTuple):
     ledger: Ledger
     step: int
@@ -43,8 +46,8 @@ def anew(
 ) -> Kept:  # fmt: skip
     """So many steps of a config (None: all of its own) under a ledger.
 
-    loss: also keep the loss ledger of the test split.   weight: one to be looked up later, "embed.W_E[3,5]"; what it
-    names is checked before the first step.
+    loss: also keep the loss ledger of the test split.   weight: one to be looked up later, "embed.W_E[3,5]" or FIRST;
+    what it names is checked before the first step.
     """
     last = config.steps if steps is None else steps
     if last < 1:
@@ -53,7 +56,9 @@ def anew(
     engine = Engine(config.model_copy(update={"engine": "numpy"}), config.task.make(config.seed))
     ledger = Ledger(config, engine.objective, by, classes=classes, judge=engine.test if loss else None)
     state = engine.start()
-    chosen = None if weight is None else entry(weight, flatten(state.params))
+    known = flatten(state.params)
+    weight = next(f"{name}[0,0]" for name in known if name.endswith("embed.W_E")) if weight == FIRST else weight
+    chosen = None if weight is None else entry(weight, known)
     engine.watch = ledger
     for step in range(0, last, STRIDE):
         say(step, last)

@@ -49,11 +49,12 @@ class Opened:
 def open_run(
     path: Path | str,
     step: int | None = None,
-    split: Literal["train", "test"] = "train",
+    split: Literal["train", "valid", "test"] = "train",
     examples: int | None = None,
+    only: int | None = None,
     dtype: str = "float64",
 ) -> Opened:
-    """The run at a step (None: the last saved), and the first `examples` of a split (None: all)."""
+    """The run at a step (None: the last saved), and the first `examples` of a split (None: all), or `only` that one."""
     run = Run(path)
     saved = run.snapshots
     if not saved:
@@ -68,13 +69,18 @@ def open_run(
     config = run.config
     task = config.task.make(config.seed)
     goal = steps.make_objective(config, task)
-    if split not in ("train", "test"):
-        raise unknown("split", split, ("train", "test"))
+    splits = [name for name in ("train", "valid", "test") if getattr(task, name) is not None]
+    if split not in splits:
+        raise unknown("split", split, splits)
     batch = numbered(getattr(task, split), goal.model, generator(config.seed, "ids", split), training=False)
     if examples is not None:
         if not 1 <= examples <= len(batch.tokens):
             raise BadInput(f"the {split} split has {len(batch.tokens)} examples; received {examples}")
         batch = map_tree(lambda a: a[:examples], batch)
+    if only is not None:
+        if not 0 <= only < len(batch.tokens):
+            raise BadInput(f"the {split} split has examples 0 to {len(batch.tokens) - 1}; received {only}")
+        batch = map_tree(lambda a: a[only : only + 1], batch)
     named = {name: np.asarray(x, dtype=dtype) for name, x in run.parameters(at).items()}
     try:
         params = unflatten(named, objective.init(goal.model, config.seed))

@@ -28,7 +28,7 @@ from onelayer.report.microscope.stream import Parts
 from onelayer.report.microscope.views import GRADIENT, VALUE, Look, Rule, Top, View, views
 from onelayer.report.run import Run
 from onelayer.tasks import Batch
-from onelayer.training.batches import numbered
+from onelayer.training.batches import lengths, narrow, numbered
 from onelayer.training.objective import init
 from onelayer.training.step import make_objective
 
@@ -102,7 +102,7 @@ def build(run: Run, examples: Sequence[Example], steps: Sequence[int] | None = N
     def look(step: int) -> Step:
         weights = run.weights(step)
         params = unflatten({name: np.asarray(weights[name], np.float64) for name in flatten(like)}, like)
-        return Step(trace(params, batch, objective.model, vocabulary=run.task.vocabulary, **settings))
+        return Step(trace(params, batch, objective.model, **run.words, **settings))
 
     known = _known(run, steps)
     first = look(known[-1])
@@ -177,7 +177,8 @@ def _batch(run: Run, examples: Sequence[Example]) -> Batch:
         found = [getattr(splits[e.split], field) for e in examples]
         return None if found[0] is None else np.stack([x[e.number] for x, e in zip(found, examples, strict=True)])
 
-    return Batch(*(rows(field) for field in Batch._fields))
+    batch = Batch(*(rows(field) for field in Batch._fields))
+    return narrow(batch, np.arange(len(examples)), lengths(batch))  # as wide as the longest of them
 
 
 def _described(run: Run, examples: Sequence[Example], batch: Batch) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ def applies(run: Run) -> bool:
 
 def build(run: Run) -> Section:
     seen = open_run(run.directory.path, examples=min(EXAMPLES, len(run.task.train.tokens)))
-    t = trace(seen.params, seen.batch, seen.model, vocabulary=run.task.vocabulary, **seen.loss)
+    t = trace(seen.params, seen.batch, seen.model, **run.words, **seen.loss)
     listings = {f"{why}: {name}": str(explain(t, name, depth=DEPTH, top=TOP)) for why, name in chosen(t).items()}
     text = (
         f"At step {seen.step:,}, over the first {len(seen.batch.tokens)} training examples. At every node the children "

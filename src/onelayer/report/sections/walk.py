@@ -17,10 +17,8 @@ def build(run: Run) -> Section:
         f"Transformer; of each stack the first block. A frame marks the tokens that the text follows: "
         f"“{one.read[one.t]}” in the decoder, after which the model is least sure, and “{one.source[one.s]}” in the "
         "encoder, where it looks most from there. In every matrix zero looks like the page, orange is positive and "
-        "blue "
-        "negative; shares go from dark (0) to bright (1). Point at a cell: its number is said, and the row and the "
-        "column "
-        "that it belongs to are marked in the other matrices.",
+        "blue negative; shares go from dark (0) to bright (1). Point at a cell: its number is said, and the row and "
+        "the column that it belongs to are marked in the other matrices.",
         facts={"read": " ".join(one.source), "to be said": " ".join(one.wanted), "said": " ".join(one.said)},
         steps=tuple(forward.steps(one)),
     )

@@ -14,9 +14,8 @@ def build(run: Run) -> Section:
     return Section(
         "The walk back: from the loss to the embeddings",
         "∂a is ∂loss/∂a: how fast the loss grows with a; descent goes the other way. Each step takes the gradient of "
-        "what a "
-        "step of the walk made, and gives that of what it read. The same example; of each stack the last block, which "
-        "the "
-        f"gradient reaches first. Any of these numbers is taken apart by `onelayer explain {run.directory.path} NAME`.",
+        "what a step of the walk made, and gives that of what it read. The same example; of each stack the last "
+        f"block, which the gradient reaches first. Any of these numbers is taken apart by `onelayer explain "
+        f"{run.directory.path} NAME`.",
         steps=tuple(backward.steps(one)),
     )

@@ -96,10 +96,8 @@ def _through_the_unembedding(scene: Scene) -> Step:
     return Step(
         "Through the unembedding",
         f"Each row y learns in which direction it should have pointed, and each column of W_U which rows it should "
-        f"have "
-        f"met: the column of {quoted(scene.word(biggest))} gets the longest gradient, "
-        f"{told(np.linalg.norm(dW[:, biggest]))}"
-        f".{some}",
+        f"have met: the column of {quoted(scene.word(biggest))} gets the longest gradient, "
+        f"{told(np.linalg.norm(dW[:, biggest]))}.{some}",
         "∂y = ∂logits W_Uᵀ      ∂W_U = yᵀ ∂logits",
         [
             [dlogits, "×", Matrix("W_Uᵀ", W[:, shown].T, "vd", labels), "=" if not some else "≈",
@@ -126,9 +124,8 @@ def _norm(scene: Scene, stack: str, title: str, x: Array, dy: Array, dx: Array, 
     return Step(
         title,
         f"What a norm takes out going up, no gradient can put in going down: {shift}the part along x̂, "
-        f"{told(stretch)}, "
-        f"are taken out; the rest is scaled by r = {told(r[i, 0])}. The row of {quoted(scene.tokens(stack)[i])} goes "
-        f"from "
+        f"{told(stretch)}, are taken out; the rest is scaled by r = {told(r[i, 0])}. The row of "
+        f"{quoted(scene.tokens(stack)[i])} goes from "
         f"length {told(np.linalg.norm(dy[i]))} to {told(np.linalg.norm(dx[i]))}.",
         "∂x̂ = g ∂y      ∂x = r (∂x̂ − mean ∂x̂ − x̂ mean(x̂ ∂x̂))" if layer else
         "∂x̂ = g ∂y      ∂x = r (∂x̂ − x̂ mean(x̂ ∂x̂))",
@@ -213,8 +210,7 @@ def _into_cross_attention(a: Attention) -> Step:
         "Into cross-attention, head by head",
         f"W_O joined the heads, and its transpose sends each head its own share: head {a.head} gets "
         f"{percent(float(np.sum(dz**2) / max(np.sum(scene.slope(f'{a.name}.hook_z') ** 2), 1e-300)))} of Σ (∂z)² over "
-        f"all "
-        f"heads.{normed}",
+        f"all heads.{normed}",
         "∂z_h = ∂out W_O[h]ᵀ      ∂W_O[h] = z_hᵀ ∂out",
         [[stream(scene, "∂out", dout, a.stack), "×", weight("W_Oᵀ", W_O.T, "dk"), "=", a.queries("∂z", dz)]],
     )
@@ -227,10 +223,8 @@ def _values(a: Attention) -> Step:
     return Step(
         "Into the values",
         f"Where a look went, gradient comes back, in the same shares: the value of {quoted(a.asked[j])} hears most "
-        f"from "
-        f"{quoted(a.asking[asks])}, which had given it {percent(A[asks, j])}. It was made of the memory, so W_V's "
-        f"gradient "
-        "is memory times this.",
+        f"from {quoted(a.asking[asks])}, which had given it {percent(A[asks, j])}. It was made of the memory, so W_V's "
+        f"gradient is memory times this.",
         "∂V = Aᵀ ∂z      ∂W_V = memoryᵀ ∂V",
         [
             [Matrix("Aᵀ", A.T, "st", a.asked, a.asking, True, (j, a.row)), "×", a.queries("∂z", dz), "=",
@@ -248,8 +242,7 @@ def _pattern(a: Attention) -> Step:
     return Step(
         "Into the shares",
         f"Would looking more at {quoted(a.asked[j])} have helped {quoted(a.asking[i])}? ∂A = ∂z · v = "
-        f"{told(dA[i, j])}: "
-        f"the loss would {'rise' if dA[i, j] > 0 else 'fall'} with that share. Most wanted was "
+        f"{told(dA[i, j])}: the loss would {'rise' if dA[i, j] > 0 else 'fall'} with that share. Most wanted was "
         f"{quoted(a.asked[low])}, with {told(dA[i, low])}.",
         "∂A = ∂z Vᵀ",
         [[a.queries("∂z", dz), "×", a.keys("Vᵀ", v, across=True), a.mixes, a.looks("∂A", dA)]],
@@ -263,10 +256,8 @@ def _softmax(a: Attention) -> Step:
     return Step(
         "Through the softmax, to the scores",
         f"Shares sum to 1, so one can only grow at the others' cost: what counts is how much better than the row's "
-        f"average "
-        f"a look would be. For {quoted(a.asking[i])} looking at {quoted(a.asked[j])}: {told(A[i, j])} × "
-        f"({told(dA[i, j])} "
-        f"− ({told(mean)})) = {told(dS[i, j])}. A row sums to 0; a share of 0 or 1 learns nothing.",
+        f"average a look would be. For {quoted(a.asking[i])} looking at {quoted(a.asked[j])}: {told(A[i, j])} × "
+        f"({told(dA[i, j])} − ({told(mean)})) = {told(dS[i, j])}. A row sums to 0; a share of 0 or 1 learns nothing.",
         "∂scores = A (∂A − Σ A ∂A), row by row",
         [[a.looks("A", A, amounts=True), "∘ (", a.looks("∂A", dA), "− Σ A ∂A ) =", a.looks("∂scores", dS)]],
     )
@@ -316,9 +307,8 @@ def _memory(scene: Scene) -> Step:
         f"The memory was read {2 * layers * heads} times: as keys and as values, by {words(heads, 'head')} of "
         f"{words(layers, 'block')}. What is read more than once gets the sum of what its readers send back. At "
         f"{quoted(scene.source[s])}: {told(np.linalg.norm(keys[s]))} through keys, {told(np.linalg.norm(values[s]))} "
-        f"through "
-        f"values{each}. Most comes to {quoted(scene.source[most])}. Here the decoder's part ends and the encoder's "
-        f"begins.",
+        f"through values{each}. Most comes to {quoted(scene.source[most])}. Here the decoder's part ends and the "
+        f"encoder's begins.",
         "∂memory = Σ over blocks and heads of ∂K W_Kᵀ + ∂V W_Vᵀ",
         [[stream(scene, "through keys", keys, "encoder."), "+", stream(scene, "through values", values, "encoder."),
           sign, stream(scene, "∂memory", whole, "encoder.")]],
@@ -336,8 +326,7 @@ def _looking_back(scene: Scene, top: int) -> list[Step]:
     first = Step(
         "Decoder: around cross-attention, and through its queries",
         f"Back in the decoder: at {token} {lengths[0]} came around cross-attention and {lengths[1]} through the "
-        f"queries that "
-        f"it asked; together {lengths[2]}.",
+        f"queries that it asked; together {lengths[2]}.",
         "∂mid = around + ∂Q W_Qᵀ" + (", normed backwards" if cfg.norm == "pre" else ""),
         [[stream(scene, "around", around, "decoder."), "+", stream(scene, "through", through, "decoder."), "=",
           stream(scene, "∂mid", mid, "decoder.")]],
@@ -383,10 +372,8 @@ def _encoder_attention(scene: Scene, above: int) -> list[Step]:
     first = Step(
         "Encoder: self-attention, backwards",
         f"Nothing is new here, only that queries, keys and values were all read from the same rows. The score that "
-        f"should "
-        f"change most for {quoted(a.asking[i])} is that of {quoted(a.asked[j])}: ∂score = {told(dS[i, j])}, it should "
-        f"have "
-        f"looked {wish} at it. Head {a.head}.",
+        f"should change most for {quoted(a.asking[i])} is that of {quoted(a.asked[j])}: ∂score = {told(dS[i, j])}, it "
+        f"should have looked {wish} at it. Head {a.head}.",
         "∂V = Aᵀ ∂z      ∂A = ∂z Vᵀ      ∂scores = A (∂A − Σ A ∂A)      ∂Q = ∂scores K/√K      ∂K = ∂scoresᵀ Q/√K",
         [
             [a.looks("A", A, amounts=True), "∘ (", a.looks("∂A", dA), "− Σ A ∂A ) =", a.looks("∂scores", dS)],
@@ -423,8 +410,7 @@ def _embeddings(scene: Scene, above: int) -> list[Step]:
         Step(
             "The embeddings",
             f"The sum of embedding and position hands its gradient to both. A row of W_E gets what came back to its "
-            f"token"
-            f"{scale}; the {V - len(kept):,} words of the vocabulary that were not read get exactly "
+            f"token{scale}; the {V - len(kept):,} words of the vocabulary that were not read get exactly "
             f"0.{again}{below}{tied}",
             "∂W_E[token] = √D Σ over its places of ∂x" if cfg.embed_scale else
             "∂W_E[token] = Σ over its places of ∂x",
@@ -438,7 +424,7 @@ def _embeddings(scene: Scene, above: int) -> list[Step]:
 
 def _taken_apart(scene: Scene, cross: Attention) -> Step:
     """One weight's gradient as the sum of its terms, and the same number found without any backward."""
-    names = (f"{cross.name}.W_V", _lowest(scene))
+    names = (f"{cross.name}.W_V", "encoder.blocks.0.attn.W_Q")  # the latter is as far from the loss as there is
     places = [
         (name, np.unravel_index(np.argmax(np.abs(g := scene.trace.weight_gradients[name])), g.shape)) for name in names
     ]
@@ -451,20 +437,21 @@ def _taken_apart(scene: Scene, cross: Attention) -> Step:
     return Step(
         "One number, taken apart; and is it right?",
         f"Any entry of any gradient is a sum that can be written out. Below, two of the largest: at every node the "
-        f"terms "
-        f"add up to their parent (the worst misses by {told(worst)} of the largest). And without any backward: moving "
-        f"{numbers[0]} by {STEP:.0e} i, and looking at the imaginary part of the loss, gives the slope {found:.12g}; "
-        f"the "
-        f"backward says {tree.value:.12g}. They differ by {told(off)} of it.".replace("-", "−"),
+        f"terms add up to their parent (the worst misses by {told(worst)} of the largest). And without any backward: "
+        f"moving {numbers[0]} by {told(STEP)} i, and looking at the imaginary part of the loss, gives the slope "
+        f"{found:.12g}; the backward says {tree.value:.12g}. They differ by {told(off)} of it.".replace("-", "−")
+        + f" Further down the tree: {_command(scene, numbers[0])}.",
         "∂loss/∂w = Im loss(w + ih)/h",
         (),
         {f"∂{number}": str(tree) for number, tree in zip(numbers, trees, strict=True)},
     )
 
 
-def _lowest(scene: Scene) -> str:
-    """A weight as far from the loss as there is."""
-    return "encoder.blocks.0.attn.W_Q"
+def _command(scene: Scene, number: str) -> str:
+    """What takes this number apart on the command line."""
+    run, step = scene.run, scene.run.step_best
+    at = "" if step is None else f" --step {step}"
+    return f"onelayer explain {run.directory.path} '{number}' --split {scene.split} --only {scene.number}{at} --depth 5"
 
 
 def complex_step(scene: Scene, name: str, at: Sequence[int]) -> float:

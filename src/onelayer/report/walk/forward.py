@@ -46,8 +46,7 @@ def _entering(scene: Scene, stack: str, side: str) -> list[Step]:
     )  # fmt: skip
     text = (
         f"{begins}A token's row is taken from the table W_E of {V:,} × {D}{scaled}; that of {quoted(tokens[i])} has "
-        f"the "
-        f"length {told(np.linalg.norm(E[i]))}. "
+        f"the length {told(np.linalg.norm(E[i]))}. "
     )
     looked_up = "E = √D W_E[token]" if cfg.embed_scale else "E = W_E[token]"
     method, drawn = cfg.position_method, stream(scene, "E", E, stack)
@@ -58,8 +57,7 @@ def _entering(scene: Scene, stack: str, side: str) -> list[Step]:
     P = x - E
     text += (
         f"Attention sees a set, not a sequence, so each row also gets something that tells its place "
-        f"(“{method.name}”): "
-        f"at place {i} a row of length {told(np.linalg.norm(P[i]))}."
+        f"(“{method.name}”): at place {i} a row of length {told(np.linalg.norm(P[i]))}."
     )
     equation = [drawn, "+", stream(scene, "P", P, stack), "=", stream(scene, "x", x, stack)]
     return [Step(f"{side}: each token becomes {D} numbers, and gets its place", text, f"{looked_up}      x = E + P",
@@ -176,8 +174,7 @@ def _scores(a: Attention) -> Step:
     asks, asked = quoted(a.asking[i]), quoted(a.asked[j])
     text = (
         f"How well does what {asks} looks for match what {asked} can be found by? q · k = {told(raw[i, j])}; divided "
-        f"by "
-        f"√{a.width} = {told(a.scale)}, so that wide heads are not louder, the score is {told(raw[i, j] / a.scale)}."
+        f"by √{a.width} = {told(a.scale)}, so that wide heads are not louder, the score is {told(raw[i, j] / a.scale)}."
     )
     biased = a.position.has("score")
     if biased:
@@ -219,8 +216,7 @@ def _shares(a: Attention) -> Step:
         "Softmax: scores become shares",
         f"Each row's shares are positive and sum to 1. {quoted(a.asking[i])} gives most, {percent(pattern[i, j])}, to "
         f"{quoted(a.asked[j])}: 1 of {told(total)}, the sum of e^(score − largest) over the row. An even row would "
-        f"give "
-        f"{percent(1 / len(a.asked))} to each.",
+        f"give {percent(1 / len(a.asked))} to each.",
         "A = e^score / Σ e^score, row by row",
         [[a.looks("scores", scores), arrow("softmax"), a.looks("A", pattern, amounts=True)]],
     )
@@ -277,8 +273,7 @@ def _heads(a: Attention) -> list[Step]:
         Step(
             "The heads are joined by W_O",
             f"Side by side the heads have {H} × {K} = {H * K} numbers for each token; W_O brings them back to {D}. "
-            f"What "
-            f"is written for {quoted(a.asking[a.row])} has the length {told(np.linalg.norm(out[a.row]))}.",
+            f"What is written for {quoted(a.asking[a.row])} has the length {told(np.linalg.norm(out[a.row]))}.",
             "out = [z₀ z₁ …] W_O = Σ_h z_h W_O[h]" + (" + b_O" if plus else ""),
             [[joined, "×", weight("W_O", W_O.reshape(H * K, D), "kd"), *plus, "=", stream(scene, "out", out, a.stack)]],
         ),
@@ -426,8 +421,7 @@ def _loss(scene: Scene) -> Step:
     mean = float(np.mean(surprise))
     text = (
         f"The surprise at the right word, −log P: at {quoted(scene.wanted[t])} it is {told(surprise[t])}, the largest "
-        f"of "
-        f"the {T}; their mean is {told(mean)} nats."
+        f"of the {T}; their mean is {told(mean)} nats."
     )
     smoothing = scene.trace.settings.get("smoothing", 0.0)
     if smoothing:

@@ -127,7 +127,7 @@ def choose(run: Run) -> Scene:
     rights = _right(run, map_tree(lambda a: a[tried], batch))
     number = int(tried[np.argmax(rights)])
     params = map_tree(lambda a: np.asarray(a, np.float64), run.params)
-    t = trace(params, cropped(batch, number), run.model, vocabulary=run.task.vocabulary, **run.loss)
+    t = trace(params, cropped(batch, number), run.model, **run.words, **run.loss)
     return Scene(run, split, number, t, bool(rights.any()))
 
 
