@@ -32,6 +32,7 @@ from onelayer.training.files import replace_file
 
 NAME = "report.html"
 ASSETS = Path(__file__).parent / "assets"
+Numbers = dict[str, int]  # packed numbers -> their place in the page's list
 MODULES = ("plotly", "figures", "counter", "matrices")  # assets/NAME.js, imported as "onelayer/NAME"
 
 
@@ -53,11 +54,14 @@ def render(title: str, subtitle: str, parts: Mapping[str, Section]) -> str:
     """The text of a page with these sections, by name."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string((ASSETS / "page.html").read_text())
+    numbers: Numbers = {}
+    sections = [_for_template(name, section, numbers) for name, section in parts.items()]
     return template.render(
         title=title,
         subtitle=subtitle,
         version=metadata.version("onelayer"),
-        sections=[_for_template(name, section) for name, section in parts.items()],
+        sections=sections,
+        numbers=json_text(list(numbers)),
         style=Markup((ASSETS / "page.css").read_text()),
         import_map=json_text({"imports": {f"onelayer/{name}": data_url(ASSETS / f"{name}.js") for name in MODULES}}),
         templates=json_text({"light": theme.light().to_plotly_json(), "dark": theme.dark().to_plotly_json()}),
@@ -77,7 +81,7 @@ def _section(module: ModuleType, run: Run) -> Section | None:
         return Section(title, f"Not shown, because drawing it failed: {type(error).__name__}: {error}")
 
 
-def _for_template(name: str, section: Section) -> dict[str, Any]:
+def _for_template(name: str, section: Section, numbers: Numbers) -> dict[str, Any]:
     panels = [
         {
             "caption": panel.caption,
@@ -90,32 +94,34 @@ def _for_template(name: str, section: Section) -> dict[str, Any]:
     paragraphs = [paragraph for paragraph in section.text.split("\n\n") if paragraph.strip()]
     return {
         **section._asdict(), "name": name, "panels": panels, "paragraphs": paragraphs, "counter": _counter(section),
-        "steps": [_step(step) for step in section.steps],
-        "galleries": [_gallery(gallery) for gallery in section.galleries],
+        "steps": [_step(step, numbers) for step in section.steps],
+        "galleries": [_gallery(gallery, numbers) for gallery in section.galleries],
     }  # fmt: skip
 
 
-def _gallery(gallery: Gallery) -> dict[str, Any]:
+def _gallery(gallery: Gallery, numbers: Numbers) -> dict[str, Any]:
     """Wide, where its maps are too large to stand side by side with others."""
-    shown = {name: _cells(matrix) for name, matrix in gallery.matrices.items()}
+    shown = {name: _cells(matrix, numbers) for name, matrix in gallery.matrices.items()}
     wide = len(shown) > 12 or any(max(matrix["shape"]) > 14 for matrix in shown.values())
     return {"caption": gallery.caption, "wide": wide, "json": json_text(shown)}
 
 
-def _step(step: Step) -> dict[str, Any]:
+def _step(step: Step, numbers: Numbers) -> dict[str, Any]:
     def part(one: Matrix | str) -> dict[str, Any]:
         if isinstance(one, str):
             return {"sign": one}
         size = " × ".join(map(str, one.values.shape))
-        return {"sign": "", "name": one.name, "size": size, "json": json_text(_cells(one))}
+        return {"sign": "", "name": one.name, "size": size, "json": json_text(_cells(one, numbers))}
 
     return {**step._asdict(), "equations": [[part(one) for one in equation] for equation in step.equations]}
 
 
-def _cells(matrix: Matrix) -> dict[str, Any]:
-    """The matrix for the script: its numbers as float32, row by row, in base64."""
+def _cells(matrix: Matrix, numbers: Numbers) -> dict[str, Any]:
+    """The matrix for the script. Its values are the place of its numbers (float32, row by row, in base64) in a list of
+    the page's, where they stand once: most matrices are part of several equations."""
     values = np.ascontiguousarray(matrix.values, dtype="<f4")
-    return {**matrix._asdict(), "shape": values.shape, "values": base64.b64encode(values.tobytes()).decode()}
+    place = numbers.setdefault(base64.b64encode(values.tobytes()).decode(), len(numbers))
+    return {**matrix._asdict(), "shape": values.shape, "values": place}
 
 
 def _counter(section: Section) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ const SIGNED = {
 const TOKEN = 19; // pixels for a row or a column that stands for a token, at least
 const LARGE = [360, 32]; // of a map that stands alone: pixels for all its tokens, and for one, at most
 const NOTHING = [128, 128, 128, 90];
+const packed = JSON.parse(document.getElementById("numbers").textContent); // each array once, in base64
 const drawn = []; // every matrix, for when the page turns dark or light
 
 // ------------------------------------------------------------------------------------------------ numbers
@@ -43,7 +44,7 @@ export class Matrix {
   constructor(about) {
     Object.assign(this, about);
     [this.height, this.width] = about.shape;
-    this.values = numbers(about.values);
+    this.values = numbers(packed[about.values]);
     this.largest = this.values.reduce((most, x) => (Math.abs(x) > most ? Math.abs(x) : most), 0); // NaN: nothing is there
     this.element = make("div", "cells");
     this.canvas = make("canvas");

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 Equation = Sequence[Matrix | str]
-DRAWN = 40_000  # numbers of a weight matrix, at most; a larger one is named, and not drawn
+DRAWN = 16_000  # numbers of a weight matrix, at most; a larger one is named, and not drawn
 CANDIDATES = 14  # words of the vocabulary that are drawn, at most
 
 
