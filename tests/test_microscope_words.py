@@ -54,6 +54,7 @@ def test_trace_and_load(run: Path, capsys: pytest.CaptureFixture[str], tmp_path:
     assert facts["split"] == "valid" and facts["sizes"]["B"] == 3
     t = load(tmp_path / "t.safetensors")
     assert t.loss == pytest.approx(facts["loss"], rel=1e-12)
+    assert t.batch.source is not None
     assert t.word(t.batch.source[0, 0], source=True) == "დ" and t.word(t.batch.targets[0, 0]) == "d"
 
 

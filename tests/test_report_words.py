@@ -309,6 +309,7 @@ def test_in_a_browser(words: Path, width: int, scheme) -> None:
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
+        page.set_default_timeout(90_000)  # on a machine that has other work too
         page.goto((words / "report.html").as_uri())
         page.wait_for_selector("html[data-matrices=drawn]")
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -71,7 +71,7 @@ def wide(batch: Batch, model: ModelConfig) -> Batch:
     if batch.source is not None:
         there = np.ones(batch.source.shape, bool) if batch.source_mask is None else batch.source_mask
     new = Batch(batch.tokens, batch.targets, asked, batch.source, there, batch.ids, batch.source_ids)
-    more = Batch(t, t, t, s, s, t, s)
+    more = (t, t, t, s, s, t, s)
     return Batch(*(None if a is None else np.pad(a, ((0, 0), (0, n))) for a, n in zip(new, more, strict=True)))
 
 
