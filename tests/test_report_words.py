@@ -19,6 +19,7 @@ from onelayer.report.walk import backward, scene
 from onelayer.training import checkpoint, configure, train
 from onelayer.training.metrics import encode
 from onelayer.training.objective import init
+from onelayer.words import final
 
 PAIRS = """\
 გამარჯობა მსოფლიო და ყველა	hello world and all
@@ -105,14 +106,14 @@ def test_the_summary_says_what_was_measured(words: Path) -> None:
 
 def test_the_summary_says_what_was_decoded(tmp_path: Path) -> None:
     path = make(tmp_path / "run", steps=2)
-    result = json.loads((path / "result.json").read_text())
-    result["metrics"] = {"test": {"exact_match": 0.25, "bleu": 12.5, "bleu_signature": "nrefs:1"}}
-    (path / "result.json").write_text(json.dumps(result))
+    found = {"test": {"exact_match": 0.25, "bleu": 12.5, "bleu_signature": "nrefs:1"}}
+    final.keep(path, final.Final("average", 2, {}, found, "greedy"), 2)
     summary = shown(path)["summary"]
-    assert "Decoded, the test split gives: decoded exactly right 25 %, BLEU 12.5." in summary.text.replace(
-        "\u00a0", " "
-    )
+    told = "Decoded (greedy, with the average weights), the test split gives: decoded exactly right 25 %, BLEU 12.5."
+    assert told in summary.text.replace("\u00a0", " ")
     assert summary.facts["BLEU, test"] == "12.5"
+    final.keep(path, final.Final("average", 2, {}, found, "greedy"), 1)
+    assert "BLEU" not in shown(path)["summary"].text, "the run has gone on since"
 
 
 def test_the_page_shows_the_weights_that_the_run_chose(tmp_path: Path) -> None:

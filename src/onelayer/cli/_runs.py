@@ -151,9 +151,11 @@ def judged(result: Result, task: Task | None) -> "Final | None":
     """Of a run of strings that has come to its end: what it says, judged. None: there is nothing to judge."""
     if result.status != "finished" or not (result.run / units_file.NAME).exists():
         return None
-    from ..words.final import conclude
+    from ..words import final
 
-    return conclude(result.run, task)
+    found = final.conclude(result.run, task)
+    final.keep(result.run, found, result.step)
+    return found
 
 
 def conclude(

@@ -22,8 +22,10 @@ from onelayer.tasks import Batch, Task
 from onelayer.training import figures, measuring, run_directory
 from onelayer.training.batches import numbered
 from onelayer.training.config import RunConfig
+from onelayer.training.files import read_json
 from onelayer.training.objective import Objective, init
 from onelayer.training.step import make_objective
+from onelayer.words import final
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,14 @@ class Run:
     @cached_property
     def decoded(self) -> dict[str, dict[str, float]]:
         """split -> metrics of the strings that were decoded when the run was over; nothing where none were."""
-        found = (self.directory.result or {}).get("metrics") or {}
-        return {split: figures for split, figures in found.items() if isinstance(figures, dict) and figures}
+        return {split: figures for split, figures in self.scores.get("metrics", {}).items() if figures}
+
+    @cached_property
+    def scores(self) -> dict[str, Any]:
+        """What the run came to at its last step (words/final.py); nothing where it was not judged there."""
+        path, result = self.directory.path / final.NAME, self.directory.result or {}
+        found = read_json(path) if path.exists() else {}
+        return found if found.get("step") == result.get("step") else {}
 
     def probed(self, name: str) -> tuple[np.ndarray, list[Any]]:
         """(steps, values) of a measure of the network, wherever it was taken during training."""

@@ -6,6 +6,7 @@
     RUN/metrics.jsonl     one line an evaluation (metrics.py)
     RUN/checkpoints/      (checkpoint.py)
     RUN/result.json       how the last session ended, and the run's figures; absent while it runs or after a kill -9
+    RUN/scores.json       of a run of strings: what it says, decoded and judged when it was over (words/final.py)
     RUN/report.html       written by report/
     RUN/lock              who writes (lock.py)
 

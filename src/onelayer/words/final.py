@@ -8,17 +8,21 @@ Choice    among the best, the averaged and the last weights: by the task's own m
 Decoding  greedy; of sentences, which BLEU judges, with a beam.
 """
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..decoding.decode import Beam, Greedy, How
 from ..errors import BadInput
 from ..tasks import Task
+from ..training.files import replace_file
 from ..training.opened import WEIGHTS, OpenedText, open_text, validation_loss
 from .language import surprise_at
 from .scores import in_words, score
 
-__all__ = ["Final", "choose", "conclude"]
+__all__ = ["NAME", "Final", "choose", "conclude", "keep"]
+
+NAME = "scores.json"  # in a run's directory: what it came to, and at which step
 
 ERRORS = ("word_error_rate", "phone_error_rate", "bits_per_character")  # of which less is better
 
@@ -57,6 +61,12 @@ def conclude(run: Path | str, task: Task | None = None, how: How | None = None) 
         if split != "train"
     }
     return Final(opened.weights, opened.step, losses, metrics, in_words(how))
+
+
+def keep(run: Path | str, final: Final, step: int) -> None:
+    """Write it into the run's directory, for its page. step: the run's last."""
+    text = json.dumps({"step": step, **final.as_dict()}, indent=2, ensure_ascii=False)
+    replace_file(Path(run) / NAME, (text + "\n").encode())
 
 
 def choose(run: Path | str, task: Task) -> tuple[OpenedText, dict[str, float]]:

@@ -63,10 +63,15 @@ def _in_words(run: Run) -> list[str]:
     for name, decoded in run.decoded.items():
         known = [f"{DECODED[key][0]} {_decoded(key, value)}" for key, value in decoded.items() if key in DECODED]
         if known:
-            told.append(f"Decoded, the {name} split gives: {', '.join(known)}.")
+            told.append(f"Decoded {_how(run)}, the {name} split gives: {', '.join(known)}.")
     if not run.decoded and text.source is not None:
         told.append(f"How it does on whole answers is said by decoding: onelayer decode {run.directory.path}.")
     return told
+
+
+def _how(run: Run) -> str:
+    """How, and with which weights: "(greedy, with the average weights)"."""
+    return f"({run.scores['decoding']}, with the {run.scores['weights']} weights)"
 
 
 def _facts_in_words(run: Run) -> dict[str, str]:
