@@ -117,7 +117,8 @@ def order_words(by: dict[Any, Rows]) -> str:
     if not with_adamw:
         return f"{said}, which speaks about the recipe more than about the operation."
     train, test = (100 * np.median([r["last"][f"{split}_accuracy"] for r in with_adamw]) for split in ("train", "test"))
-    there = f"with AdamW it comes to {train:.0f} % in training and {test:.0f} % in the test"
+    best = 100 * np.median([r["best_test"] for r in with_adamw])
+    there = f"with AdamW it reaches {best:.0f} % of the test pairs, and ends on {test:.0f} % (train {train:.0f} %)"
     return f"{said}; {there} ([operations](operations.md))."
 
 

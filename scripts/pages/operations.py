@@ -62,7 +62,7 @@ weights are drawn from the seed.
 
 The recipe is `fastest` at half its rate and twice its decay, over 120 steps; `fastest` itself was tuned to x + y and
 fails on x − y at half of the table. So the verdicts at 70 % were taken again with AdamW (`default`: rate 0.01, decay
-1, no schedule), which has five times as many steps:
+1, no schedule), which has three times as many steps:
 
 {table(["operation", "quick recipe", "AdamW", "AdamW, to 99 %", "AdamW, steps"], agree) if agree else "(not yet run)"}
 
