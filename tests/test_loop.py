@@ -209,13 +209,18 @@ def test_a_signal_is_obeyed_at_the_next_boundary_and_costs_nothing(tmp_path, num
 
 
 def test_a_second_interrupt_acts_at_once(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+
     def twice(event):
         if isinstance(event, Advanced) and event.step == 15:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny(), tmp_path / "run", twice)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(), tmp_path / "run", twice)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert last_checkpoint(tmp_path / "run").name == "step-10"
     resume(tmp_path / "run")
     train(tiny(), tmp_path / "whole")

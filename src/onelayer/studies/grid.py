@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..arrays import map_tree
 from ..errors import BadInput
 from ..training import engines
 from ..training.config import RunConfig, differences
@@ -50,7 +49,7 @@ class Run:
     until: tuple[str, ...] = ("sustained",)
     after: float = 1.0
     hopeless: tuple[int, float] | None = None  # at this step, with a lower test accuracy, it is given up
-    sample: int | None = None  # the training figures are those of so many examples, the first; None: of all
+    sample: int | None = None  # the training figures are those of so many examples, drawn once; None: of all
 
     @property
     def id(self) -> str:
@@ -70,9 +69,9 @@ def train(run: Run, look: Look | None = None, at_end: End | None = None) -> dict
     for name in run.until:
         if name not in FIGURES:
             raise BadInput(f"a run cannot end on {name!r}; on: {', '.join(FIGURES)}")
-    config = run.config
+    looks = run.config.evaluation.model_copy(update={"train_examples": run.sample} if run.sample else {})
+    config = run.config.model_copy(update={"evaluation": looks})
     engine: Any = engines.get(config.engine)(config, config.task.make(config.seed))
-    engine.train = map_tree(lambda a: a[: run.sample], engine.train) if run.sample else engine.train
     state, step, status = engine.start(), 0, "done"
     wall, busy, marks = 0.0, 0.0, [0.0]
     records = [_measured(engine, state, 0, look)]
