@@ -24,6 +24,7 @@ NAMES = {  # (recipe, changes): how a row is called
      "schedule.name=cosine", "schedule.warmup=10", "schedule.total=150", "schedule.floor=0.05"): "the best AdamW",
     ("default",): "`default`: AdamW, rate 0.01, decay 1",
     ("omnigrok-2022",): "`omnigrok-2022`: constant norm, α = 0.8",
+    ("muon",): "`muon`: p = 97, 40 %, two blocks, hidden matrices",
 }  # fmt: skip
 LITERATURE = (
     ("Nanda et al. 2023, AdamW, decay 1", "this net, this task", "–", "about 8,000 to 9,300 (test loss < 0.1)", "–"),
