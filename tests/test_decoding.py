@@ -14,7 +14,7 @@ from onelayer.arrays import generator
 from onelayer.decoding import decode as decoding
 from onelayer.decoding import kv_cache, kv_cache_crossed, sampling
 from onelayer.decoding.beam import penalty, search
-from onelayer.decoding.choices import Answer, Rules
+from onelayer.decoding.choices import Answer, Rules, ended_by_limit
 from onelayer.decoding.decode import Beam, Greedy, Sample, decode
 from onelayer.decoding.one_by_one import speak
 from onelayer.decoding.speaker import Crossed
@@ -168,7 +168,7 @@ def test_greedy_says_the_likeliest_and_adds_up_its_log_p():
     p, cfg = model()
     found = decode(p, cfg, SOURCES)
     for source, [answer] in zip(SOURCES, found, strict=True):
-        said, total = [], 0.0
+        said, total, rows = [], 0.0, np.empty(0)
         for t in range(cfg.n_ctx):
             rows = log_p(p, cfg, source, said)
             v = max(may_be_said(t, cfg.n_ctx - 1, True), key=lambda v, rows=rows: rows[v])
@@ -178,7 +178,7 @@ def test_greedy_says_the_likeliest_and_adds_up_its_log_p():
             said.append(v)
         assert answer.tokens == tuple(said)
         assert answer.log_probability == answer.score == pytest.approx(total, rel=1e-12)
-        assert answer.cut == (len(said) == cfg.n_ctx - 1)
+        assert answer.cut == (len(said) == cfg.n_ctx - 1 and rows[EOS] < -math.log(2))
     assert {a.cut for [a] in found} == {True, False}  # both ways of ending were met
 
 
@@ -361,6 +361,25 @@ def test_a_limit_cuts_and_says_so():
         assert answer.cut == (len(answer.tokens) == 1)
     longer = decode(p, cfg, SOURCES, limit=30)  # sinusoidal positions go on
     assert max(len(a.tokens) for [a] in longer) > cfg.n_ctx
+
+
+@pytest.mark.parametrize("how", [Greedy(), Beam(3)])
+def test_an_answer_as_long_as_the_limit_is_not_cut_where_the_model_ends_it(how):
+    p, cfg = model()
+    assert not ended_by_limit(3, -0.1, Rules(3)) and not ended_by_limit(2, -9.0, Rules(3))
+    assert ended_by_limit(3, -1.0, Rules(3))
+    b_U = np.zeros(cfg.vocab_size)
+    b_U[5] = 40.0  # it never would
+    endless = p._replace(unembed=p.unembed._replace(b_U=b_U))
+    assert all(answer.cut and len(answer.tokens) == 3 for [answer] in decode(endless, cfg, SOURCES, how, limit=3))
+    for source in SOURCES:
+        [free] = decode(p, cfg, [source], how, limit=30)[0]
+        if free.cut or not free.tokens:
+            continue
+        [tight] = decode(p, cfg, [source], Greedy(), limit=len(free.tokens))[0]
+        if tight.tokens == free.tokens:
+            cost = log_p(p, cfg, source, list(tight.tokens))[EOS]
+            assert tight.cut == (cost < -math.log(2))
 
 
 def test_nothing_to_answer():

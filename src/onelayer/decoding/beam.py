@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
-from .choices import Answer, Rules, log_probabilities, top
+from .choices import Answer, Rules, ended_by_limit, log_probabilities, top
 from .speaker import Reading, Speaker
 
 __all__ = ["penalty", "search"]
@@ -69,9 +69,9 @@ def search(
         chosen = (np.arange(best.total.shape[1]) < free[:, None]) & np.isfinite(best.total)
         ends = np.zeros_like(chosen) if rules.eos is None else chosen & (best.token == rules.eos)
         for i, c in np.argwhere(ends).tolist():
-            answers[now.which[i]].append(
-                _answer(now.said[i, best.parent[i, c]], best.total[i, c], t + 1, alpha, cut=t == rules.limit)
-            )
+            parent = best.parent[i, c]
+            cut = ended_by_limit(t, best.total[i, c] - now.total[i, parent], rules)
+            answers[now.which[i]].append(_answer(now.said[i, parent], best.total[i, c], t + 1, alpha, cut))
         now, kept = _carry_on(speaker, kept, now, best, chosen & ~ends, answers, (n_best, rules.steps, alpha))
         if now.which.size == 0:
             break

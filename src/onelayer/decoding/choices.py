@@ -4,9 +4,11 @@ Shapes    logits [R V]: of R answers' next token
 
           log P(v) = logits_v − log Σ exp logits        over all V: the model's own probability
           Then <pad> and <bos> are struck out, and, where nothing but the limit ends an answer, <eos>.
-          After `limit` tokens there is room for <eos> alone, and it costs what it costs there.
+          After `limit` tokens there is room for <eos> alone, and it costs what it costs there. Where that is more than
+          log 2, the answer was cut: the model would sooner have gone on.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from jaxtyping import Float, Int
 
 from ..tasks.units import BOS, EOS, PAD
 
-__all__ = ["Answer", "Rules", "log_probabilities", "of", "top"]
+__all__ = ["Answer", "Rules", "ended_by_limit", "log_probabilities", "of", "top"]
 
 FEW = 16  # up to so many, finding the largest again and again is faster than sorting
 
@@ -25,7 +27,7 @@ class Answer(NamedTuple):
     tokens: tuple[int, ...]  # without <eos>
     log_probability: float  # log P of the tokens, and of <eos> where it ends them
     score: float  # what answers are ranked by: the log-probability over the length penalty
-    cut: bool  # the limit ended it, not the model
+    cut: bool  # the limit ended it, where the model would sooner have gone on
 
 
 class Rules(NamedTuple):
@@ -49,6 +51,11 @@ def log_probabilities(logits: Float[np.ndarray, "R V"], said: int, rules: Rules)
     else:
         logits[:, : rules.eos] = logits[:, rules.eos + 1 :] = -np.inf
     return logits
+
+
+def ended_by_limit(said: int, cost: float, rules: Rules) -> bool:
+    """Whether an <eos> of this log P, after so many tokens, is the limit's and not the model's own."""
+    return said == rules.limit and cost < -math.log(2)
 
 
 def of(log_p: Float[np.ndarray, "R V"], tokens: Int[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
-from .choices import Answer, Rules, log_probabilities, of
+from .choices import Answer, Rules, ended_by_limit, log_probabilities, of
 from .speaker import Speaker
 
 __all__ = ["Choose", "likeliest", "speak"]
@@ -40,9 +40,10 @@ def speak(
         logits, kept = speaker.advance(tokens, kept)
         log_p = log_probabilities(logits, t, rules)
         chosen = choose(log_p, which, t)
-        total[which] += of(log_p, chosen)
+        cost = of(log_p, chosen)
+        total[which] += cost
         ends = np.zeros(len(which), bool) if rules.eos is None else chosen == rules.eos
-        ended[which[ends]] = t < rules.limit
+        ended[which[ends]] = [not ended_by_limit(t, c, rules) for c in cost[ends]]
         going = np.flatnonzero(~ends)
         if going.size < which.size:
             which, chosen, kept = which[going], chosen[going], speaker.take(kept, going, going)
