@@ -16,6 +16,7 @@ from onelayer.report.page import sections
 from onelayer.report.run import Run
 from onelayer.report.section import Matrix, Section
 from onelayer.report.walk import backward, scene
+from onelayer.report.wording import milestones
 from onelayer.training import checkpoint, configure, train
 from onelayer.training.metrics import encode
 from onelayer.training.objective import init
@@ -283,6 +284,10 @@ def test_the_way_back_is_checked_without_a_backward(words: Path) -> None:
     missed = float(re.findall(r"misses by (\S+) of", text)[0].replace("−", "-"))
     differ = float(re.findall(r"differ by (\S+) of", text)[0].replace("−", "-"))
     assert missed < 1e-10 and differ < 1e-8
+
+
+def test_words_are_not_memorised_and_then_generalised(words: Path) -> None:
+    assert milestones(Run.at(words)) == []
 
 
 def test_the_walk_says_the_numbers_of_the_run(words: Path) -> None:

@@ -60,7 +60,9 @@ def phases(run: Run) -> list[Span]:
 
 
 def milestones(run: Run) -> list[Span]:
-    """The stretches of training between the milestones that were reached."""
+    """The stretches of training between the milestones that were reached; runs on words have no such milestones."""
+    if "train_accuracy" not in run.metrics:
+        return []
     last = float(run.steps[-1])
     spans, start = [], float(min(run.steps[run.steps > 0], default=last))
     for name, milestone in (
