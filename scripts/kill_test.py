@@ -1,6 +1,7 @@
 """Kill runs with SIGKILL at random moments, resume them, and compare what they come to with a run left in peace.
 
     python scripts/kill_test.py --kills 20
+    python scripts/kill_test.py --kills 20 --task words       # a run of strings, in batches of like lengths
 
 Every trial is a run of its own: trained in a process that is killed at a random moment, resumed to its end, and hashed
 (SHA-256 of the last parameters; beside it of the optimizer's arrays and of metrics.jsonl). With 0 failures in n trials
@@ -20,9 +21,19 @@ from numpy.random import Generator
 from onelayer.arrays import generator
 from onelayer.training import Run, configure, train
 
+COMMON = {"model": {"d_model": 16, "n_heads": 2, "d_mlp": 32}, "stop": {"on": "none"}}
+SMALL = {
+    "numbers": {"task": {"p": 11, "train_fraction": 0.6}, "evaluation": {"every": 10}, "checkpoint": {"every": 20}},
+    "words": {
+        "task": {"name": "reverse", "vocabulary": 5, "longest": 6, "longer": 6, "n_train": 2000, "n_valid": 50,
+                 "n_test": 50},
+        "batch_tokens": 256, "evaluation": {"every": 20, "train_examples": 50},
+        "checkpoint": {"every": 20, "keep": 3, "average": 3},
+    },
+}  # fmt: skip
 FILES = ("model.safetensors", "optimizer.safetensors")
 TRAIN = "import sys; from onelayer.training import *; from onelayer.training.config import load; "
-TRAIN += "train(configure('default', load(__import__('pathlib').Path(sys.argv[1]))), sys.argv[2])"
+TRAIN += "train(configure(None, load(__import__('pathlib').Path(sys.argv[1]))), sys.argv[2])"
 RESUME = "import sys; from onelayer.training import *; resume(sys.argv[2])"
 
 
@@ -57,6 +68,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--kills", type=int, default=20, help="how many runs are killed")
     options.add_argument("--steps", type=int, default=600)
+    options.add_argument("--task", choices=SMALL, default="numbers")
     options.add_argument("--seed", type=int, default=0, help="of the moments")
     options.add_argument("--keep", type=Path, help="a directory for the runs; by default a temporary one")
     given = options.parse_args()
@@ -65,14 +77,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         root = given.keep or Path(temporary)
         root.mkdir(parents=True, exist_ok=True)
-        small = configure("default", {
-            "task": {"p": 11, "train_fraction": 0.6},
-            "model": {"d_model": 16, "n_heads": 2, "d_mlp": 32},
-            "steps": given.steps,
-            "evaluation": {"every": 10},
-            "checkpoint": {"every": 20},
-            "stop": {"on": "none"},
-        })  # fmt: skip
+        small = configure(None, COMMON, SMALL[given.task], {"steps": given.steps})
         config = root / "config.json"
         config.write_text(small.to_json())
         duration = train(small, root / "whole").seconds

@@ -58,21 +58,21 @@ MULTI30K = {f"{split}{end}": f"{{data}}/multi30k/{name}.{tongue}.gz"
 STUDIES = {
     "copy": Study({"name": "copy"}, NARROW | rises_and_falls(600)),
     "reverse": Study({"name": "reverse"}, NARROW | rises_and_falls(1500)),
-    "sort": Study({"name": "sort"}, rises_and_falls(800)),
-    "dates": Study({"name": "dates"}, rises_and_falls(600)),
+    "sort": Study({"name": "sort"}, rises_and_falls(1200)),
+    "dates": Study({"name": "dates"}, rises_and_falls(1100)),
     "sums": Study({"name": "sums"}, rises_and_falls(1500)),
-    "scan-simple": Study(scan("simple"), rises_and_falls(1000)),
+    "scan-simple": Study(scan("simple"), rises_and_falls(2000)),
     "scan-length": Study(scan("length"), rises_and_falls(1000)),
     "scan-jump": Study(scan("addprim_jump"), rises_and_falls(1000)),
     "g2p-geo": Study(g2p("geo"), {"loss": {"label_smoothing": 0.1}} | rises_and_falls(800)),
-    "g2p-fre": Study(g2p("fre"), {"loss": {"label_smoothing": 0.1}} | rises_and_falls(1200)),
+    "g2p-fre": Study(g2p("fre"), {"loss": {"label_smoothing": 0.1}} | rises_and_falls(2400)),
     "cmudict": Study(
         {"name": "phonemes"},
         {"model": {"d_model": 256, "d_mlp": 1024}, "loss": {"label_smoothing": 0.1}}
-        | rises_and_falls(1600), Beam(5)),
+        | rises_and_falls(2200), Beam(5)),
     "shakespeare": Study(
         {"name": "language", "path": "{data}/tinyshakespeare/input.txt", "units": "characters", "context": 64},
-        rises_and_falls(3000)),
+        rises_and_falls(5000)),
     "multi30k": Study(
         {"name": "pairs", **MULTI30K, "source_units": "bpe", "target_units": "bpe", "bpe_size": 4000, "shared": True,
          "lower": True, "metrics": ("bleu", "chrf", "exact_match")},

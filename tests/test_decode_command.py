@@ -21,7 +21,7 @@ from onelayer.report.alignment import write_alignments
 from onelayer.tasks.units import SPECIALS, UNK, Units
 from onelayer.training import configure, train
 from onelayer.training import opened as opening
-from onelayer.words import request
+from onelayer.words import final, request
 from onelayer.words.alignment import align
 from onelayer.words.answers import answers
 
@@ -61,7 +61,7 @@ def test_an_answer_a_line(run, capsys):
     out, err = capsys.readouterr()
     assert out.splitlines() == [best.text for best, *_ in expected(["abc", "gfe"])]
     assert err == ""
-    assert run.asked == ["best"]
+    assert run.asked == ["chosen"]
 
 
 def test_n_best_with_scores_and_weights_of_a_step(run, capsys):
@@ -249,6 +249,12 @@ def test_a_run_that_was_trained_answers(tmp_path, capsys):
             [[one], [other]] = answers(opened, ["3 1 2", "0"], Beam())
             assert [a["answer"] for a in facts["answers"]] == [one.text, other.text]
             assert facts["step"] == 30
+    assert opening.open_text(path).weights == "best"  # nothing was judged: no weights were chosen
+    for chosen, step in (("average", 30), ("last", 30)):
+        final.keep(path, final.Final(chosen, step, {}, {}, "greedy"), 30)
+        assert opening.open_text(path).weights == chosen
+    final.keep(path, final.Final("last", 15, {}, {}, "greedy"), 15)  # it was judged, and then trained on
+    assert opening.open_text(path).weights == "best"
     assert cli.run(["decode", str(path), "3 1 2", "--weights", "bset"]) == 2
     assert "best" in capsys.readouterr().err
     assert cli.run(["decode", str(tmp_path), "3 1 2"]) == 2

@@ -17,13 +17,19 @@ class BadInput(ValueError):
 def nearest(received: object, allowed: Iterable[object]) -> list[str]:
     """The allowed words, most similar to what was received first; ties keep their order."""
     word = str(received).lower()
-    return sorted(map(str, allowed), key=lambda name: -SequenceMatcher(None, word, name.lower()).ratio())
+    return sorted(map(str, allowed), key=lambda name: -alike(word, name.lower()))
+
+
+def alike(a: str, b: str) -> float:
+    """From 0, not a letter in common, to 1, the same."""
+    return SequenceMatcher(None, a, b).ratio()
 
 
 def unknown(kind: str, received: object, allowed: Iterable[object]) -> BadInput:
     """`raise unknown("optimizer", "adamv", OPTIMIZERS)`: the right names are listed, nearest first."""
     names = nearest(received, allowed)
-    hint = f"; did you mean {names[0]!r}?" if names else ""
+    meant = bool(names) and alike(str(received).lower(), names[0].lower()) > 0.5  # else a guess would mislead
+    hint = f"; did you mean {names[0]!r}?" if meant else "."
     return BadInput(f"unknown {kind} {received!r}{hint} Allowed: {', '.join(names) or 'none'}")
 
 

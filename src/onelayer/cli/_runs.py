@@ -102,12 +102,10 @@ def speak(task: Task, model: ModelConfig) -> Callable[[Any], object]:
     return progress(task, model)
 
 
-def facts(result: Result, config: RunConfig, report: Path | None) -> dict[str, Any]:
-    """The end of a run as one JSON object."""
-    settings, figures, record = config.task.settings, result.figures, result.record
+def _any(result: Result, config: RunConfig) -> dict[str, Any]:
+    """What the end of every run tells."""
     return {
         "task": config.task.name,
-        **{name: settings.get(name) for name in ("operation", "p", "train_fraction")},
         "seed": config.seed,
         "engine": config.engine,
         "recipe": config.recipe,
@@ -115,6 +113,15 @@ def facts(result: Result, config: RunConfig, report: Path | None) -> dict[str, A
         "reason": result.reason,
         "steps": result.step,
         "seconds": round(result.seconds, 3),
+    }
+
+
+def facts(result: Result, config: RunConfig, report: Path | None) -> dict[str, Any]:
+    """The end of a run as one JSON object."""
+    settings, figures, record = config.task.settings, result.figures, result.record
+    return {
+        **_any(result, config),
+        **{name: settings.get(name) for name in ("operation", "p", "train_fraction")},
         "step_memorised": figures.step_memorised,
         "step_generalised": figures.step_generalised,
         "step_sustained": figures.step_sustained,
@@ -130,14 +137,7 @@ def facts(result: Result, config: RunConfig, report: Path | None) -> dict[str, A
 def facts_of_words(result: Result, config: RunConfig, report: Path | None, final: "Final | None") -> dict[str, Any]:
     """The end of a run of strings as one JSON object."""
     return {
-        "task": config.task.name,
-        "seed": config.seed,
-        "engine": config.engine,
-        "recipe": config.recipe,
-        "status": result.status,
-        "reason": result.reason,
-        "steps": result.step,
-        "seconds": round(result.seconds, 3),
+        **_any(result, config),
         "tokens_per_second": round(result.tokens / result.busy, 1) if result.busy else None,
         "step_best": result.figures.step_best,
         **{name: value for name, value in result.record.items() if name.startswith(("train_", "valid_", "test_"))},

@@ -40,8 +40,11 @@ def decode(
     ] = None,
     weights: Annotated[
         str,
-        Parameter(help="best (by validation), average (of the last checkpoints), last, or a saved step."),
-    ] = "best",
+        Parameter(
+            help="chosen (those that the run's own figures are of), best (by validation), average (of the last "
+            "checkpoints), last, or a saved step."
+        ),
+    ] = "chosen",
     attention: Annotated[
         Path | None, Parameter(help="Write where each head looked: a page (.html), or the numbers (.json).")
     ] = None,

@@ -40,8 +40,8 @@ class Opened(NamedTuple):
 def open_model(path: Path, weights: str | int | None = None) -> Opened:
     """The model of a run, or of a directory that `export` wrote as safetensors.
 
-    weights: best, average or last of a run of strings (None: best, as decoding takes them); of any run a step, or last
-    (None: last).
+    weights: chosen, best, average or last of a run of strings (None: chosen, as decoding takes them); of any run a
+    step, or last (None: last).
     """
     if (path / CONFIG).is_file() and read_object(path / CONFIG).get("format") == ours.FORMAT:
         if weights is not None:
@@ -49,7 +49,7 @@ def open_model(path: Path, weights: str | int | None = None) -> Opened:
         return Opened(*ours.restore(read(path)), "given", None)
     run = Run(path)
     if (path / units_file.NAME).is_file():
-        found = open_text(path, "best" if weights is None else weights)
+        found = open_text(path, "chosen" if weights is None else weights)
         return Opened(found.model, found.params, found.weights, found.step)
     if isinstance(weights, str) and weights != "last":
         raise BadInput(

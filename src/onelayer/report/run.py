@@ -19,13 +19,11 @@ from onelayer.grokking.subject import Subject, open_subject, why_no_characters
 from onelayer.microscope import gates
 from onelayer.models.config import ModelConfig
 from onelayer.tasks import Batch, Task
-from onelayer.training import figures, measuring, run_directory
+from onelayer.training import figures, measuring, opened, run_directory
 from onelayer.training.batches import numbered
 from onelayer.training.config import RunConfig
-from onelayer.training.files import read_json
 from onelayer.training.objective import Objective, init
 from onelayer.training.step import make_objective
-from onelayer.words import final
 
 
 @dataclass(frozen=True)
@@ -139,9 +137,7 @@ class Run:
     @cached_property
     def scores(self) -> dict[str, Any]:
         """What the run came to at its last step (words/final.py); nothing where it was not judged there."""
-        path, result = self.directory.path / final.NAME, self.directory.result or {}
-        found = read_json(path) if path.exists() else {}
-        return found if found.get("step") == result.get("step") else {}
+        return opened.scores(self.directory.path)
 
     def probed(self, name: str) -> tuple[np.ndarray, list[Any]]:
         """(steps, values) of a measure of the network, wherever it was taken during training."""

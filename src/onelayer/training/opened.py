@@ -29,10 +29,11 @@ from . import step as steps
 from .batches import lengths, numbered
 from .config import RunConfig
 from .figures import fold
+from .files import read_json
 from .loop import averaged
 from .run_directory import Run
 
-__all__ = ["Opened", "OpenedText", "open_run", "open_text", "update_before", "validation_loss"]
+__all__ = ["Opened", "OpenedText", "open_run", "open_text", "scores", "update_before", "validation_loss"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +105,7 @@ def update_before(path: Path | str, opened: Opened) -> Any:
 # ---------------------------------------------------------------------------------------------------- for its words
 
 WEIGHTS = ("best", "average", "last")
+SCORES = "scores.json"  # in a run's directory: what it came to when it was over, by which weights (words/final.py)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,17 +124,27 @@ class OpenedText:
     steps: tuple[int, ...]  # all of them
 
 
-def open_text(path: Path | str, weights: str | int = "best") -> OpenedText:
+def scores(path: Path | str) -> dict[str, Any]:
+    """What a run of strings came to at its last step; nothing where it was not judged there."""
+    stored = Path(path) / SCORES
+    found = read_json(stored) if stored.exists() else {}
+    return found if found.get("step") == (Run(path).result or {}).get("step") else {}
+
+
+def open_text(path: Path | str, weights: str | int = "chosen") -> OpenedText:
     """A run of strings with its weights and vocabularies; its data is not needed.
 
-    weights: best, of the evaluation with the best `stop.best` (where a run kept none: last); average, the mean of those
-    of the last `checkpoint.average` checkpoints; last; or a step.
+    weights: chosen, those that its scores are of (where it was not judged: best); best, of the evaluation with the best
+    `stop.best` (where a run kept none: last); average, the mean of those of the last `checkpoint.average` checkpoints;
+    last; or a step.
     """
     run = Run(path)
     config, about = run.config, units_file.read(run.path)
     saved = run.snapshots
     if not saved:
         raise BadInput(f"{path} has no checkpoint yet; train it for longer, or with a smaller checkpoint.every")
+    if weights == "chosen":
+        weights = scores(run.path).get("weights", "best")
     name, at = _which(run, config, saved, weights)
     model = config.model.build(**{key: value for key, value in about["model"].items() if value is not None})
     named = _mean([run.parameters(step) for step in at])
@@ -154,7 +166,7 @@ def _which(run: Run, config: RunConfig, saved: list[int], weights: str | int) ->
             raise BadInput(f"{run.path} has no weights of step {weights}; allowed: {', '.join(map(str, saved))}")
         return "step", [weights]
     if weights not in WEIGHTS:
-        raise unknown("weights", weights, (*WEIGHTS, "a step"))
+        raise unknown("weights", weights, ("chosen", *WEIGHTS, "a step"))
     best = fold(run.metrics, config.stop).step_best
     if weights == "best" and best is not None and best in saved:
         return "best", [best]

@@ -16,13 +16,11 @@ from ..decoding.decode import Beam, Greedy, How
 from ..errors import BadInput
 from ..tasks import Task
 from ..training.files import replace_file
-from ..training.opened import WEIGHTS, OpenedText, open_text, validation_loss
+from ..training.opened import SCORES, WEIGHTS, OpenedText, open_text, validation_loss
 from .language import surprise_at
 from .scores import in_words, score
 
-__all__ = ["NAME", "Final", "choose", "conclude", "keep"]
-
-NAME = "scores.json"  # in a run's directory: what it came to, and at which step
+__all__ = ["Final", "choose", "conclude", "keep"]
 
 ERRORS = ("word_error_rate", "phone_error_rate", "bits_per_character")  # of which less is better
 
@@ -64,9 +62,9 @@ def conclude(run: Path | str, task: Task | None = None, how: How | None = None) 
 
 
 def keep(run: Path | str, final: Final, step: int) -> None:
-    """Write it into the run's directory, for its page. step: the run's last."""
+    """Write it into the run's directory, for its page and for decoding. step: the run's last."""
     text = json.dumps({"step": step, **final.as_dict()}, indent=2, ensure_ascii=False)
-    replace_file(Path(run) / NAME, (text + "\n").encode())
+    replace_file(Path(run) / SCORES, (text + "\n").encode())
 
 
 def choose(run: Path | str, task: Task) -> tuple[OpenedText, dict[str, float]]:
