@@ -53,7 +53,7 @@ LEFT_OUT = (
     "S5: x*y*x",
     "D60: x*y",
 )
-FRACTIONS = (0.3, 0.5, 0.7, 0.9)
+FRACTIONS = (0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
 NAMES = sorted(
     [name for name in OPERATIONS if name not in LEFT_OUT] + ["x**2 + x*y + y**2 mod 61"],
     key=lambda name: name == "S5: x*y",  # last: 120² pairs
@@ -72,7 +72,7 @@ def operations(seeds: range, raw: Path) -> Iterator[Run]:
             yield operation(name, 0.7, seed)
             if learnt(raw, name, 0.7) < 1:
                 yield operation(name, 0.9, seed)
-            for fraction in (0.5, 0.3):
+            for fraction in (0.5, 0.4, 0.3, 0.2):
                 if learnt(raw, name, FRACTIONS[FRACTIONS.index(fraction) + 1]) == 0:
                     break
                 yield operation(name, fraction, seed)
@@ -324,14 +324,14 @@ def in_float64(tree: Any) -> Any:
 
 
 STUDIES = {
-    "operations": Study(operations, 3),
-    "controls": Study(controls, 3, at_end=spoilt),
-    "recipes-agree": Study(recipes_agree, 2),
-    "fraction": Study(fractions, 3),
-    "decay-law": Study(decay_law, 3),
-    "logit-scale": Study(scales, 3, look=scale_of, keep=scale_marks),
-    "optimizers": Study(optimizers, 3, at_end=frequencies_of),
-    "addition": Study(addition, 2, look=digits_of, keep=digit_marks),
+    "operations": Study(operations, 5),
+    "controls": Study(controls, 5, at_end=spoilt),
+    "recipes-agree": Study(recipes_agree, 5),
+    "fraction": Study(fractions, 5),
+    "decay-law": Study(decay_law, 5),
+    "logit-scale": Study(scales, 5, look=scale_of, keep=scale_marks),
+    "optimizers": Study(optimizers, 5, at_end=frequencies_of),
+    "addition": Study(addition, 5, look=digits_of, keep=digit_marks),
 }
 
 

@@ -69,7 +69,7 @@ STUDIES = {
     "cmudict": Study(
         {"name": "phonemes"},
         {"model": {"d_model": 256, "d_mlp": 1024}, "loss": {"label_smoothing": 0.1}}
-        | rises_and_falls(2200), Beam(5)),
+        | rises_and_falls(1600), Beam(5)),
     "shakespeare": Study(
         {"name": "language", "path": "{data}/tinyshakespeare/input.txt", "units": "characters", "context": 64},
         rises_and_falls(5000)),

@@ -19,6 +19,7 @@ from onelayer.grokking import (
     characters,
     geometry,
     gradients,
+    interventions,
     losses,
     memory,
     posterior,
@@ -117,6 +118,8 @@ def test_a_network_built_by_hand_is_read_for_what_it_is(operation, p):
     assert spectra.embedding_key_share(s) == pytest.approx(1)
     assert spectra.logit_map_key_share(s) == pytest.approx(1)
     assert spectra.logit_families(s)["sum"] == pytest.approx(1)
+    assert spectra.phase_alignment(s) == pytest.approx(1)
+    assert interventions.attend_at_rate(s, 1.0) == pytest.approx(s.logits)
     assert geometry.logit_lens(s)["feed-forward"] == 1
     assert gradients.right_logits(s).std() < 1e-9
 
@@ -190,6 +193,43 @@ def test_spectra_against_numpy_fft():
     slow = sum(np.sum((W_L @ row) ** 2) for k in (1, 6) for row in dft(p)[k]) / np.sum(W_L**2)
     assert abs(spectra.logit_map_key_share(keyed) - slow) < TOLERANCE
     assert abs(spectra.embedding_key_share(keyed) - (energy[1] + energy[6]) / energy.sum()) < TOLERANCE
+
+
+def test_phases_against_numpy_fft():
+    s = subject()
+    W_L = s.params.blocks[0].mlp.W_out @ s.params.unembed.W_U[:, :P]
+    pushed = most = 0.0
+    for neuron in range(s.neurons.shape[2]):
+        k = s.neuron_shares[:, neuron].argmax() + 1
+        over_sum = [np.mean([s.neurons[a, (x - a) % P, neuron] for a in range(P)]) for x in range(P)]
+        heard, said = np.fft.fft(over_sum)[k], np.fft.fft(W_L[neuron])[k]
+        pushed += abs(heard) * abs(said) * math.cos(np.angle(heard) - np.angle(said))
+        most += abs(heard) * abs(said)
+    assert abs(spectra.phase_alignment(s) - pushed / most) < TOLERANCE
+    assert abs(spectra.phase_alignment(s)) < 0.9  # it does not read as 1 whatever it is shown
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_the_attention_rate_against_loops(n_layers):
+    s = subject(n_layers=n_layers)
+    assert interventions.attend_at_rate(s, 1.0) == pytest.approx(s.logits, abs=1e-12)
+    seen: dict[str, np.ndarray] = {}
+
+    def mixed(name, value):
+        if name.endswith("hook_pattern"):
+            value = value.copy()
+            first = value.shape[-1] - value.shape[-2]
+            for query in range(value.shape[-2]):
+                for key in range(first + query + 1):
+                    value[..., query, key] = 0.25 * value[..., query, key] + 0.75 / (first + query + 1)
+            seen[name] = value.sum(axis=-1)
+        return value
+
+    logits, _ = decoder_only.forward(s.params, s.tokens, s.objective.model, read=1, tap=mixed)
+    assert all(total == pytest.approx(1) for total in seen.values())
+    assert len(seen) == n_layers
+    said = logits.reshape(P, P, -1)[..., :-1].argmax(axis=-1)
+    assert interventions.attention_rate(s)["rate 0.25"] == pytest.approx(np.mean(said == s.right), abs=TOLERANCE)
 
 
 def test_the_transform_of_a_table_and_its_families_against_fft2():

@@ -122,9 +122,12 @@ def operations_verdict(by: dict[Any, Rows], names: list[str]) -> str:
     not_learnt = [n for n in names if order_of(by, n)[0] > 1]
     partly = [n for n in not_learnt if at(0.9, n) >= max(0.3, 1.5 * baseline(n))]
     flat = [n for n in not_learnt if n not in partly]
-    return f"""- Learnt from 30 % of the table: {", ".join(among(0, 0.3)) or "none"}.
-- From 50 %: {", ".join(among(0.5, 0.5)) or "none"}. From 70 %: {", ".join(among(0.7, 0.7)) or "none"}.
-  From 90 %: {", ".join(among(0.9, 0.9)) or "none"}.
+    newline = "\n"
+    return f"""{
+        newline.join(
+            f"- Learnt from {100 * f:.0f} %: {', '.join(among(f, f)) or 'none more'}." for f in experiments.FRACTIONS
+        )
+    }
 - In part, or too slow for these steps, even at 90 %: {", ".join(f"`{n}` ({100 * at(0.9, n):.0f} %)" for n in partly)}.
 - Not at all, at any fraction: {
         ", ".join(

@@ -16,11 +16,14 @@ Rescale   θ → αθ, then the logits times a number, so that their root mean s
           share   of the variance of ln loss over the grid (α, σ): of the means over α (what σ alone explains), of those
                   over σ (the norm alone), and the rest; losses below 1e-16, where float64 ends, count as that
 
+Rate      every head's attention becomes αA + (1 − α)·uniform over the positions that it may look at: does the network
+          need to look at one operand more than at the other?
+
 Circles   the embedding's rows of the numbers become the donor's constant and its waves of its key frequencies, and
           nothing else
 
 Source    Restricted and excluded: Nanda et al. 2023, arXiv:2301.05217. Norm or scale: Khanh 2026, arXiv:2606.18465;
-          Liu et al. 2022, arXiv:2210.01117.
+          Liu et al. 2022, arXiv:2210.01117. Attention rate: Zhong et al. 2023, arXiv:2306.17844, who train at each.
 """
 
 from collections.abc import Iterable, Sequence
@@ -38,11 +41,12 @@ from ..training.run_directory import Run
 from . import losses
 from .subject import Subject, centred, open_subject, why_no_characters
 
-__all__ = ["ABLATED", "ablate", "ablations", "circles", "outcome", "rescale"]
+__all__ = ["ABLATED", "ablate", "ablations", "attend_at_rate", "attention_rate", "circles", "outcome", "rescale"]
 
 ABLATED = ("embedding", "neurons", "logits")
 DRAWS = 5
 LEAST = 1e-16
+RATES = (0.0, 0.25, 0.5, 0.75)
 NORMS, SCALES = (0.5, 0.7, 1.0, 1.4, 2.0), (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -99,6 +103,27 @@ def _neurons(s: Subject, kept: Sequence[int]) -> np.ndarray:
 
     logits, _ = decoder_only.forward(s.params, s.tokens, cfg, read=1, tap=cut)
     return logits.reshape(n, n, -1)[..., :-1]
+
+
+def attend_at_rate(s: Subject, rate: float) -> np.ndarray:
+    """The logits [n n C] with every attention pattern drawn towards the uniform one; at rate 1 they are its own."""
+
+    def mixed(name: str, value: np.ndarray) -> np.ndarray:
+        if not name.endswith("hook_pattern"):
+            return value
+        allowed = np.tri(*value.shape[-2:], value.shape[-1] - value.shape[-2])  # the last query sees every key
+        return rate * value + (1 - rate) * allowed / allowed.sum(axis=-1, keepdims=True)
+
+    n = len(s.numbers[0])
+    logits, _ = decoder_only.forward(s.params, s.tokens, s.objective.model, read=1, tap=mixed)
+    return logits.reshape(n, n, -1)[..., :-1]
+
+
+def attention_rate(s: Subject) -> dict[str, float]:
+    """rate -> accuracy over all pairs"""
+    asked = s.right >= 0
+    said = {f"rate {rate:g}": attend_at_rate(s, rate).argmax(axis=-1) for rate in RATES}
+    return {name: float(np.mean(answer[asked] == s.right[asked])) for name, answer in said.items()}
 
 
 def outcome(s: Subject, logits: np.ndarray) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ..errors import unknown
 from ..models.decoder_only import Params
 from ..training.run_directory import Run
-from . import geometry, gradients, landscape, losses, memory, parity, posterior, spectra, weights
+from . import geometry, gradients, interventions, landscape, losses, memory, parity, posterior, spectra, weights
 from .subject import Subject, why_no_characters
 
 __all__ = ["MEASURES", "Measure", "get", "markdown", "why_not"]
@@ -80,6 +80,11 @@ MEASURES: dict[str, Measure] = {
         spectra.readout_variance_explained,
         "per key wave of c: R² of the neurons read out along it, by the same frequency over the result",
         f"{NANDA}: .932 to .982", (*ANSWERS, "untied")),
+    "phase_alignment": Measure(
+        spectra.phase_alignment,
+        "Σ p·w/Σ ‖p‖‖w‖ over the neurons: p a neuron's waves over a∘b at its own frequency, w its row of W_L in the same",
+        "Doshi 2024, trained on x + y: the phases of what is read add up to that of what is written",
+        (*ANSWERS, "untied"), True),
     "logit_families": Measure(
         spectra.logit_families,
         "shares of Σ L² (less each pair's mean) by family of the 2-D transform over (a, b): constant, left only, right "
@@ -121,6 +126,10 @@ MEASURES: dict[str, Measure] = {
     "attention_frequencies": Measure(spectra.attention_frequencies, "that k, per head", "—"),
     "self_attention": Measure(
         spectra.self_attention, "per head, mean attention of `=` on itself", f"{NANDA}: .001 to .004", PAIRS),
+    "attention_rate": Measure(
+        interventions.attention_rate,
+        "accuracy over all pairs with each pattern A replaced by αA + (1 − α)·uniform, at rates α of 0 to .75",
+        f"{ZHONG}, trained at each rate: pizzas at 0, clocks at 1", PAIRS),
     # ------------------------------------------------------------------------------------------------ parity
     "walsh_support_share": Measure(
         parity.walsh_support_share, "share of the variance of f, logit of 1 less that of 0, on the support's character",

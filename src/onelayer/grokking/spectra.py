@@ -9,10 +9,13 @@ Neuron     of its energy over (a, b) less the constant, the share in products of
            {1, cos, sin}(w_k b); its frequency is the k with the greatest
 Attention  R² of A = m + α (cos w_k a − cos w_k b) + β (sin w_k a − sin w_k b), least squares, at the best k
 W_L        R²: the share of Σ (W_Lᵀ F_jᵀ)² in the rows j of the key frequencies
+           phases: p [2 F] a neuron's two waves over a∘b at its own frequency, w [2 F] its row of W_L in the same two over
+           c; Σ p·w / Σ ‖p‖‖w‖ over the neurons, 1 where each speaks for the answer whose phase it has
            read out along c: u_j = W_L F_j, and R² of N·u_j over (a, b) by the two waves of the same frequency over a∘b
 
 Source    Nanda et al. 2023, arXiv:2301.05217, sections 4.1 to 4.3 and appendix B.
-          IPR: Doshi et al. 2024, arXiv:2310.13061.
+          IPR, and that the phases of what a neuron reads add up to that of what it writes: Doshi et al. 2024,
+          arXiv:2310.13061.
 """
 
 import numpy as np
@@ -50,6 +53,16 @@ def logit_map_gini(s: Subject) -> float:
 def logit_map_key_share(s: Subject) -> float:
     w = logit_map(s)
     return float(np.sum((w @ s.characters.rows(s.key_frequencies).T) ** 2) / np.sum(w**2))
+
+
+def phase_alignment(s: Subject) -> float:
+    """1: every neuron's wave over a∘b pushes the answers of its own phase; 0: as chance would have it."""
+    ch, own = s.characters, np.array(s.characters.frequencies)[s.neuron_shares.argmax(axis=0)]
+    here = ch.frequency[:, None] == own
+    heard = np.where(here, ch.basis @ characters.profile(s.neurons, ch.product), 0)
+    said = np.where(here, ch.basis @ logit_map(s).T, 0)
+    most = np.sum(np.linalg.norm(heard, axis=0) * np.linalg.norm(said, axis=0))
+    return float(np.sum(heard * said) / most) if most > 0 else 0.0
 
 
 def logit_families(s: Subject) -> dict[str, float]:
