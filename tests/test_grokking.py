@@ -369,8 +369,8 @@ def test_weights_against_loops():
     W = s.params.blocks[0].mlp.W_in
     sigma = np.sqrt(np.linalg.eigvalsh(W @ W.T))
     q = sigma / sigma.sum()
-    assert abs(weights.effective_rank(s)["blocks.0.mlp.W_in"] - math.exp(-sum(q * np.log(q)))) < 1e-9
-    assert abs(weights.stable_rank(s)["blocks.0.mlp.W_in"] - np.sum(sigma**2) / sigma.max() ** 2) < 1e-9
+    assert abs(weights.effective_rank(s)["blocks.0.mlp.W_in"] - math.exp(-sum(q * np.log(q)))) < TOLERANCE
+    assert abs(weights.stable_rank(s)["blocks.0.mlp.W_in"] - np.sum(sigma**2) / sigma.max() ** 2) < TOLERANCE
     L = s.logits
     square = [(L[a, b, c] - sum(L[a, b]) / P) ** 2 for a in range(P) for b in range(P) for c in range(P)]
     assert abs(weights.logit_scale(s) - math.sqrt(sum(square) / len(square))) < TOLERANCE

@@ -87,7 +87,7 @@ def keskar(loss: Loss, theta: np.ndarray, A: np.ndarray) -> float:
 
 def hessian_top(s: Subject) -> float:
     at = curvature.linearise(s.params, s.task.train, s.objective.model, **loss_settings(s.objective))
-    return float(curvature.eigenvalues(at, 1, 0, tolerance=1e-3, seed=s.seed)[0][0])
+    return float(curvature.eigenvalues(at, 1, 0, tolerance=1e-7, seed=s.seed)[0][0])
 
 
 # ---------------------------------------------------------------------------------------------------- ahead, and behind
@@ -130,7 +130,8 @@ def random_walk(path: np.ndarray, seed: int) -> np.ndarray:
 
 def turn(path: np.ndarray) -> float:
     unit = path / np.linalg.norm(path, axis=1, keepdims=True)
-    return float(np.sum(np.arccos(np.clip(np.sum(unit[1:] * unit[:-1], axis=1), -1, 1))))
+    apart, together = (np.linalg.norm(x, axis=1) for x in (unit[1:] - unit[:-1], unit[1:] + unit[:-1]))
+    return float(np.sum(2 * np.arctan2(apart, together)))  # acos would lose half of the digits of a small angle
 
 
 def first_component(path: np.ndarray) -> float:
