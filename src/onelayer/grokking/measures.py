@@ -82,7 +82,7 @@ MEASURES: dict[str, Measure] = {
         f"{NANDA}: .932 to .982", (*ANSWERS, "untied")),
     "phase_alignment": Measure(
         spectra.phase_alignment,
-        "Σ p·w/Σ ‖p‖‖w‖ over the neurons: p a neuron's waves over a∘b at its own frequency, w its row of W_L in the same",
+        "Σ p·w/Σ ‖p‖‖w‖ over the neurons: p a neuron's waves over a∘b at its own frequency, w its row of W_L in them",
         "Doshi 2024, trained on x + y: the phases of what is read add up to that of what is written",
         (*ANSWERS, "untied"), True),
     "logit_families": Measure(

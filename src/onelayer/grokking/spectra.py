@@ -9,8 +9,8 @@ Neuron     of its energy over (a, b) less the constant, the share in products of
            {1, cos, sin}(w_k b); its frequency is the k with the greatest
 Attention  R² of A = m + α (cos w_k a − cos w_k b) + β (sin w_k a − sin w_k b), least squares, at the best k
 W_L        R²: the share of Σ (W_Lᵀ F_jᵀ)² in the rows j of the key frequencies
-           phases: p [2 F] a neuron's two waves over a∘b at its own frequency, w [2 F] its row of W_L in the same two over
-           c; Σ p·w / Σ ‖p‖‖w‖ over the neurons, 1 where each speaks for the answer whose phase it has
+           phases: p [2 F] a neuron's two waves over a∘b at its own frequency, w [2 F] its row of W_L in the same
+           two over c; Σ p·w / Σ ‖p‖‖w‖ over the neurons, 1 where each speaks for the answer whose phase it has
            read out along c: u_j = W_L F_j, and R² of N·u_j over (a, b) by the two waves of the same frequency over a∘b
 
 Source    Nanda et al. 2023, arXiv:2301.05217, sections 4.1 to 4.3 and appendix B.

@@ -8,7 +8,7 @@ import numpy as np
 from ...arrays import Array
 from ...layers import layer_norm
 from ..sites import attention_of
-from .terms import Term, short, unit
+from .terms import Term, num, unit
 from .values import Values
 
 __all__ = ["Gradients"]
@@ -75,12 +75,10 @@ class Gradients(Values):
         def one(v: int) -> Term:
             factor = float(u[v] * size[v])
             said, wanted = float(c.share[at][v]), float(c.wanted[at][v])
-            formula = (
-                f"u · w (P − q) = {short(float(u[v]))} · {short(float(size[v]))} ({short(said)} − {short(wanted)})"
-            )
+            formula = f"u · w (P − q) = {num(float(u[v]))} · {num(float(size[v]))} ({num(said)} − {num(wanted)})"
             parts = [
-                Term("said", f"P = {short(said)}", factor * said),
-                Term("wanted", f"−q = {short(-wanted)}", -factor * wanted),
+                Term("said", f"P = {num(said)}", factor * said),
+                Term("wanted", f"−q = {num(-wanted)}", -factor * wanted),
             ]
             return Term(f"∂logit of {words[v]}", formula, float(u[v] * self.t.dlogits[at][v]), lambda: parts)
 
@@ -148,7 +146,7 @@ class Gradients(Values):
         into, slopes = u @ self.t.weights[f"{mlp}.W_in"], self.t.gradients[f"{mlp}.hook_pre"][at]
         return [
             self.grad(f"{mlp}.hook_pre", at, unit(len(into), f, into[f]), f"{mlp} neuron {f}",
-                      f"(W_in u) · ∂pre = {short(into[f])} · {short(slopes[f])}")
+                      f"(W_in u) · ∂pre = {num(into[f])} · {num(slopes[f])}")
             for f in map(int, np.flatnonzero(into * slopes))
         ]  # fmt: skip
 
@@ -203,7 +201,7 @@ class Gradients(Values):
         )
         return [
             self.grad(f"{attention}.hook_z", (b, i, h), a * u, f"by query {self.asking(attention, b, i)}",
-                      f"A[{i},{s}] · ∂z = {short(a)} · {short(u @ dz[b, i, h])}")
+                      f"A[{i},{s}] · ∂z = {num(a)} · {num(u @ dz[b, i, h])}")
             for i, a in enumerate(pattern)
         ]  # fmt: skip
 
@@ -243,9 +241,7 @@ class Gradients(Values):
         for i, factor in enumerate(factors):
             t_, s = (row, i) if which == "q" else (i, row)
             name = f"source {self.asked(attention, b, i)}" if which == "q" else f"query {self.asking(attention, b, i)}"
-            formula = (
-                f"{'k' if which == 'q' else 'q'}/√K · ∂score[{t_},{s}] = {short(factor)} · {short(dscores[t_, s])}"
-            )
+            formula = f"{'k' if which == 'q' else 'q'}/√K · ∂score[{t_},{s}] = {num(factor)} · {num(dscores[t_, s])}"
             terms.append(self.dscore(attention, (b, h, t_, s), float(factor), name, formula))
         return terms
 
@@ -263,7 +259,7 @@ class Gradients(Values):
                     (b, h, row, i),
                     -size * float(x),
                     f"∂pattern of source {self.asked(attention, b, i)}",
-                    f"−A A′ = {short(-x)} A",
+                    f"−A A′ = {num(-x)} A",
                 )
                 for i, x in enumerate(pattern)
                 if x
@@ -275,11 +271,11 @@ class Gradients(Values):
                 at,
                 size,
                 f"∂pattern of source {self.asked(attention, b, s)}",
-                f"A ∂A = {short(pattern[s])} · {short(slopes[s])}",
+                f"A ∂A = {num(pattern[s])} · {num(slopes[s])}",
             )
             mean = float(pattern @ slopes)
             less = Term(
-                "less the row's average", f"−A Σ A′ ∂A′ = −{short(pattern[s])} · {short(mean)}", -size * mean, average
+                "less the row's average", f"−A Σ A′ ∂A′ = −{num(pattern[s])} · {num(mean)}", -size * mean, average
             )
             return [here, less]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ...arrays import Array
 
-__all__ = ["Term", "bias_term", "elements", "short", "unit"]
+__all__ = ["Term", "bias_term", "elements", "num", "unit"]
 
 
 class Term(NamedTuple):
@@ -17,7 +17,7 @@ class Term(NamedTuple):
     expand: Callable[[], "list[Term]"] | None = None
 
 
-def short(x: float) -> str:
+def num(x: float) -> str:
     return f"{x:.4g}"
 
 
@@ -32,8 +32,7 @@ def bias_term(name: str, bias: Array | None, u: Array) -> list[Term]:
 
 
 def elements(name: str, x: Array, u: Array, shown: Iterable[str] | None = None) -> list[Term]:
-    words = [short(float(one)) for one in x] if shown is None else list(shown)
+    words = [num(float(one)) for one in x] if shown is None else list(shown)
     return [
-        Term(f"{name}, element {i}", f"{short(float(u[i]))} · {words[i]}", float(u[i] * x[i]))
-        for i in np.flatnonzero(u)
+        Term(f"{name}, element {i}", f"{num(float(u[i]))} · {words[i]}", float(u[i] * x[i])) for i in np.flatnonzero(u)
     ]

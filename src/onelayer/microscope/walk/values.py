@@ -8,7 +8,7 @@ from ...arrays import Array
 from ...layers import layer_norm
 from ..sites import attention_of
 from .ground import Ground
-from .terms import Term, bias_term, elements, short, unit
+from .terms import Term, bias_term, elements, num, unit
 
 __all__ = ["Values"]
 
@@ -56,7 +56,7 @@ class Values(Ground):
                 f"{self.cfg.activation}(pre)",
                 t.values[name][at],
                 u,
-                [f"{self.cfg.activation}({short(x)})" for x in pre],
+                [f"{self.cfg.activation}({num(x)})" for x in pre],
             )
         return elements(name, t.values[name][at], u)
 
@@ -150,7 +150,7 @@ class Values(Ground):
         weights = c.softmax.pattern[b, h, row]
         return [
             self.value(f"{attention}.hook_v", (b, s, h), a * u, f"from source {self.asked(attention, b, s)}",
-                       f"A[{row},{s}] · v = {short(a)} · {short(u @ c.v[b, s, h])}")
+                       f"A[{row},{s}] · v = {num(a)} · {num(u @ c.v[b, s, h])}")
             for s, a in enumerate(weights)
         ]  # fmt: skip
 
@@ -191,7 +191,7 @@ class Values(Ground):
         post = self.t.values[f"{mlp}.hook_post"][at]
         terms = [
             self.value(f"{mlp}.hook_post", at, unit(len(out), f, out[f]), f"{mlp} neuron {f}",
-                       f"post · (W_out u) = {short(post[f])} · {short(out[f])}")
+                       f"post · (W_out u) = {num(post[f])} · {num(out[f])}")
             for f in map(int, np.flatnonzero(post * out))
         ]  # fmt: skip
         return [*terms, *bias_term(f"{mlp}.b_out", weights.get(f"{mlp}.b_out"), u)]
@@ -213,8 +213,8 @@ class Values(Ground):
         q, k = t.values[f"{attention}.hook_q"][b, row, h], t.values[f"{attention}.hook_k"][b, s, h]
 
         def product(name: str, x: Array, y: Array, formula: str) -> Term:
-            return Term(name, f"{formula} · {short(scale)}", float(scale * (x @ y)), lambda: [
-                Term(f"element {i}", f"{short(x[i])} · {short(y[i])} · {short(scale)}", float(scale * x[i] * y[i]))
+            return Term(name, f"{formula} · {num(scale)}", float(scale * (x @ y)), lambda: [
+                Term(f"element {i}", f"{num(x[i])} · {num(y[i])} · {num(scale)}", float(scale * x[i] * y[i]))
                 for i in range(len(x))
             ])  # fmt: skip
 

@@ -8,7 +8,7 @@ from ...arrays import Array
 from ..provenance import split
 from ..sites import sites
 from .gradients import Gradients
-from .terms import Term, short, unit
+from .terms import Term, num, unit
 
 __all__ = ["Walk"]
 
@@ -40,7 +40,7 @@ class Walk(Gradients):
             place = (int(b), int(p)) if heads is None else (int(b), int(p), heads)
             size, gradient = float(left[b, p]), float(g[(*place, j)])
             where = f"example {b}, position {site.first + p}"
-            shown = f"{short(size)} · ∂{site.gradient}[{','.join(map(str, (*place, j)))}] = {short(size)} · {short(gradient)}"
+            shown = f"{num(size)} · ∂{site.gradient}[{','.join(map(str, (*place, j)))}] = {num(size)} · {num(gradient)}"
             name = "logits" if site.gradient == "unembed.route_tied" else site.gradient
             u = unit(g.shape[-1], j, size)
             out.append(self.grad(name, place, u, where, shown))
