@@ -111,7 +111,8 @@ def attend_at_rate(s: Subject, rate: float) -> np.ndarray:
     def mixed(name: str, value: np.ndarray) -> np.ndarray:
         if not name.endswith("hook_pattern"):
             return value
-        allowed = np.tri(*value.shape[-2:], value.shape[-1] - value.shape[-2])  # the last query sees every key
+        queries, keys = value.shape[-2:]
+        allowed = np.tri(queries, keys, keys - queries)  # the last query sees every key
         return rate * value + (1 - rate) * allowed / allowed.sum(axis=-1, keepdims=True)
 
     n = len(s.numbers[0])
