@@ -7,7 +7,17 @@ python scripts/experiment_pages.py operations       # one
 import argparse
 from collections.abc import Callable
 
-from pages import addition, decay_law, fraction, learn_or_memorise, logit_scale, operations, optimizers, replication
+from pages import (
+    addition,
+    critical_data,
+    decay_law,
+    fraction,
+    learn_or_memorise,
+    logit_scale,
+    operations,
+    optimizers,
+    replication,
+)
 from pages.common import HERE, so_far, wrapped
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -18,6 +28,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "logit-scale": logit_scale.page,
     "optimizers": optimizers.page,
     "addition": addition.page,
+    "critical-data": critical_data.page,
     "learn-or-memorise": learn_or_memorise.page,
 }
 
