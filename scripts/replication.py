@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from onelayer.grokking import analysis, progress
+from onelayer.grokking import analysis, losses, progress
 from onelayer.grokking.subject import Subject, open_subject
 from onelayer.studies.grid import first_below, rounded
 from onelayer.training.run_directory import Run
@@ -55,6 +55,7 @@ def study(path: Path) -> dict[str, Any]:
         "key_frequencies": found.key_frequencies,
         "embedding_frequencies": above_noise(analysis.analyse(path, names=("embedding_spectrum",)).measures),
         "attention_by_keys": attention_by_keys(last),
+        "next_frequency": next_frequency(last),
         "phases": progress.phases(curve["step"], curve["excluded_loss"], steps, losses)._asdict(),
         "measures": {name: {side: m[side] for side in ("value", "control")} for name, m in found.measures.items()},
         "progress": {name: column.tolist() for name, column in curve.items()},
@@ -66,6 +67,14 @@ def above_noise(measures: dict[str, Any]) -> list[int]:
     """Frequencies with more than a tenth of the embedding's largest."""
     spectrum = {int(k): share for k, share in measures["embedding_spectrum"]["value"].items() if int(k) > 0}
     return [k for k, share in spectrum.items() if share > 0.1 * max(spectrum.values())]
+
+
+def next_frequency(s: Subject) -> dict[str, float]:
+    """The strongest frequency that the rule for key ones leaves out, its share, and the restricted loss with it."""
+    others = [k for k in s.characters.frequencies if k not in s.key_frequencies]
+    k = max(others, key=lambda k: s.logit_shares[k])
+    with_it = s.moved(s.params, tuple(sorted((*s.key_frequencies, k))), s.logits)
+    return {"k": k, "share": float(s.logit_shares[k]), "restricted_loss": losses.restricted_loss(with_it)}
 
 
 def attention_by_keys(s: Subject) -> dict[str, float]:
