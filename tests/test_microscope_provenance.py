@@ -25,9 +25,14 @@ def size(x: np.ndarray, largest: float) -> float:
     return own if own > 1e-10 * largest else largest
 
 
-@pytest.mark.parametrize("architecture", ["decoder_only", "encoder_decoder"])
-@pytest.mark.parametrize("n_layers", [1, 2])
-@pytest.mark.parametrize(("norm", "position"), list(itertools.product(NORMS, POSITIONS)))
+SPLIT = [
+    *itertools.product(("decoder_only", "encoder_decoder"), (1,), NORMS, POSITIONS),
+    *itertools.product(("decoder_only",), (2,), NORMS, POSITIONS),
+    *itertools.product(("encoder_decoder",), (2,), NORMS, ("t5",)),  # slow: what a second block adds, once a norm
+]
+
+
+@pytest.mark.parametrize(("architecture", "n_layers", "norm", "position"), SPLIT)
 def test_every_split_sums_to_the_plain_gradient(architecture, n_layers, norm, position):
     tied = ("none", "unembed", "all" if architecture == "encoder_decoder" else "unembed")[POSITIONS.index(position) % 3]
     settings = {"norm": norm, "n_layers": n_layers, "position": position, "tied": tied, "d_model": 4, "d_mlp": 3}
