@@ -54,8 +54,10 @@ def decay_verdict(points: list[tuple[float, float, float, float]]) -> str:
     slowest = [p for p in points if p[0] * p[1] <= 1.01e-3]
     constants = [p[0] * p[1] * p[2] for p in slowest]
     alike = equal_products(by_decay, by_rate)
-    return f"""**It is the product that counts.** Where rate and decay differ and their product is the same, so,
-nearly, is the time: {"; ".join(alike)}. Memorising hangs on the rate alone, as the dotted lines show.
+    apart = max((ratio for _, ratio in alike), default=1.0)
+    return f"""**{"It is" if apart < 1.3 else "It is mostly"} the product that counts.** Where rate and decay differ and
+their product is the same, the times are {"nearly so" if apart < 1.3 else f"within a factor of {apart:.1f}"}:
+{"; ".join(text for text, _ in alike)}. Memorising hangs on the rate alone, as the dotted lines show.
 
 **The exponent** of t in rate · decay, where the law says −1:
 
@@ -71,13 +73,14 @@ even that is reached. The constant is none of nature: {np.mean(constants):.2g} h
 ENOUGH = 6  # runs for an interval
 
 
-def equal_products(by_decay: list[Any], by_rate: list[Any]) -> list[str]:
-    """`3,003 and 3,120 steps at 0.001`, for each product that both ways came to."""
+def equal_products(by_decay: list[Any], by_rate: list[Any]) -> list[tuple[str, float]]:
+    """(`3,003 and 3,120 steps at 0.001`, their ratio), for each product that both ways came to."""
     told = []
     for product in sorted({round(p[0] * p[1], 6) for p in by_decay} & {round(p[0] * p[1], 6) for p in by_rate}):
         both = [middle([p[2] for p in points if round(p[0] * p[1], 6) == product]) for points in (by_decay, by_rate)]
         if product != 1e-3:  # that is the same runs
-            told.append(f"{number(both[0].median)} and {number(both[1].median)} steps at {product:g}")
+            text = f"{number(both[0].median)} and {number(both[1].median)} steps at {product:g}"
+            told.append((text, max(both[0].median, both[1].median) / min(both[0].median, both[1].median)))
     return told
 
 
