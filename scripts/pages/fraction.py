@@ -61,8 +61,8 @@ def fraction_verdict(
         for steps in (lambda f: middle(fast[f]).median, PUBLISHED_SWEEP.__getitem__)
     )
     return f"""**Beside the published sweep**, at its own rate: our median over the published step is {", ".join(off)}.
-The published steps are those of one run each; of ours the slowest seed takes {", ".join(apart(slow))} times as long as the
-quickest.
+The published steps are those of one run each; of ours the slowest seed takes {", ".join(apart(slow))} times as long
+as the quickest.
 
 **Ten times the rate** takes fewer steps by a factor of {", ".join(ratios)}. The [decay law](decay-law.md) would have
 ten wherever the delay is long. Why it is more where least is shown was not tried; at the larger rate decay acts while

@@ -7,6 +7,8 @@ from typing import Any
 import experiments
 import numpy as np
 
+from pages import critical_data
+from pages.addition import by_chain
 from pages.common import HERE, Rows, cells, machine, spread, study, table
 from pages.operations import known_by_heart, order_of
 
@@ -73,6 +75,7 @@ Addition mod {experiments.P}, the recipe of [operations](operations.md), to its 
   the learning ([replication](replication.md)).
 - **Not addition alone.** {len(whole)} of {len(names)} operations are learnt from 70 % of the table or less, with one
   recipe, chosen on x + y and x − y: {", ".join(f"`{n}`" for n in whole)} ([operations](operations.md)).
+{addition_words("low_first")}
 
 ## The strongest evidence that it only memorises
 
@@ -83,7 +86,8 @@ Addition mod {experiments.P}, the recipe of [operations](operations.md), to its 
 - **Memory comes first.** In {sum(r["memorised"] <= r["sustained"] for r in both)} of the {len(both)} runs of all
   operations that generalised, training was known no later than the test pairs.
 - **The rule does not replace the memory.** {spoilt_words(controls, percent)}
-{addition_words()}
+{addition_words("high_first")}
+{critical_words()}
 - **Half-learnt is common.** Between the two lie operations that are right in 40 to 95 % at these sizes; "grokked" and
   "memorised" are the ends of a scale.
 
@@ -134,13 +138,27 @@ def spoilt_words(controls: dict[str, Rows], percent: Callable[..., str]) -> str:
   the same weights, and share them."""
 
 
-def addition_words() -> str:
+def addition_words(order: str) -> str:
+    """What 700 sums of four digits teach: units first, a rule; as we write, less of one."""
     by = cells(study("addition"), "data", "order")
-    if not by:
+    if ("little", order) not in by:
         return ""
-    little = [r["last"] for (data, _), rows in by.items() if data == "little" for r in rows]
-    endless = [r["last"] for (data, _), rows in by.items() if data == "endless" for r in rows]
-    return f"""- **Sums of four digits.** From 700 examples, {100 * min(r["train_accuracy"] for r in little):.0f} to \
-{100 * max(r["train_accuracy"] for r in little):.0f} % of which it knows, it is right on
-  {100 * max(r["test_accuracy"] for r in little):.1f} % of other sums at best; from endless data on up to
-  {100 * max(r["test_accuracy"] for r in endless):.0f} % ([addition](addition.md))."""
+    right = spread([100 * r["last"]["test_accuracy"] for r in by["little", order]])
+    if order == "low_first":
+        return f"""- **Sums of four digits from 700 examples.** Asked for the units first, it is right on {right} % of other
+  sums, of which there are 10⁸ ([addition](addition.md))."""
+    chains = by_chain(by["little", order])
+    return f"""- **The same sums as we write them.** From the same 700 examples, which it knows, it is right on {right} %
+  of others, and on {chains[3]:.0f} % of those whose carries run through three places: what the order of the digits
+  hides, it does not find ([addition](addition.md))."""
+
+
+def critical_words() -> str:
+    """What becomes of a rule whose data are taken away."""
+    rows = study("critical-data")
+    found = [x for x in (critical_data.forgets(rows, seed) for seed in critical_data.seeds(rows)) if x is not None]
+    if not found:
+        return ""
+    return f"""- **It unlearns the rule.** A network that has learnt x + y, and is then shown less than
+  {spread([100 * x for x in found], 2)} % of the table, loses it again and keeps what it is shown
+  ([critical-data](critical-data.md))."""
