@@ -145,12 +145,12 @@ def addition_words(order: str) -> str:
         return ""
     right = spread([100 * r["last"]["test_accuracy"] for r in by["little", order]])
     if order == "low_first":
-        return f"""- **Sums of four digits from 700 examples.** Asked for the units first, it is right on {right} % of other
-  sums, of which there are 10⁸ ([addition](addition.md))."""
+        return f"""- **Sums of four digits from 700 examples.** Asked for the units first, it is right on {right} % of
+  other sums, of which there are 10⁸ ([addition](addition.md))."""
     chains = by_chain(by["little", order])
-    return f"""- **The same sums as we write them.** From the same 700 examples, which it knows, it is right on {right} %
-  of others, and on {chains[3]:.0f} % of those whose carries run through three places: what the order of the digits
-  hides, it does not find ([addition](addition.md))."""
+    return f"""- **The same sums as we write them.** From the same 700 examples, which it knows, it is right on
+  {right} % of others, and on {chains[3]:.0f} % of those whose carries run through three places: what the
+  order hides it does not find ([addition](addition.md))."""
 
 
 def critical_words() -> str:
