@@ -35,6 +35,8 @@ def analyse(
         One measure, or several with commas; may be given several times. All that apply but the costly if not given.
     """
     from ..grokking.analysis import analyse as analysed
+    from ..training.engines.memory import keep_freed_memory
 
+    keep_freed_memory()
     found = analysed(run, step, [name for text in measure for name in word_list(text)])
     answer(found.as_dict(), found.text(), as_json=as_json)

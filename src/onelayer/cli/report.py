@@ -16,6 +16,8 @@ def report(run: Path, /, *, as_json: Json = False) -> None:
         The run's directory; `onelayer runs` lists them.
     """
     from ..report import write_report
+    from ..training.engines.memory import keep_freed_memory
 
+    keep_freed_memory()  # every checkpoint is looked at whole: a fifth of the time goes to pages given back and got anew
     page = write_report(run)
     answer({"run": run, "report": page, "bytes": page.stat().st_size}, str(page), as_json=as_json)
