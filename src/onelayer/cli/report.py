@@ -18,6 +18,6 @@ def report(run: Path, /, *, as_json: Json = False) -> None:
     from ..report import write_report
     from ..training.engines.memory import keep_freed_memory
 
-    keep_freed_memory()  # every checkpoint is looked at whole: a fifth of the time goes to pages given back and got anew
+    keep_freed_memory()  # every checkpoint is looked at whole: a fifth of the time is pages given back and got anew
     page = write_report(run)
     answer({"run": run, "report": page, "bytes": page.stat().st_size}, str(page), as_json=as_json)
