@@ -200,7 +200,10 @@ def test_a_held_norm_is_that_of_the_edited_weights(tmp_path):
         ([], ["a later end", "20", "--steps 40"]),
         (["--steps", "30", "--model.d-model", "16"], ["embed.W_E [8, 16]", "keeps the model"]),
         (["--steps", "30", "--task.p", "11"], ["embed.W_E [12, 8]", "task.p"]),
-        (["--steps", "30", "--freeze", "embde"], ["tensor to freeze 'embde'", "embed.W_E"]),
+        (
+            ["--steps", "30", "--freeze", "embde"],
+            ["part or tensor to freeze 'embde'; did you mean 'embed'", "embed.W_E"],
+        ),
         (["--steps", "30", "--transplant", "runs/b"], ["DONOR:WHAT", "runs/b"]),
         (["--steps", "30", "--transplant", "nowhere:embed"], ["nowhere is not a run"]),
         (["--steps", "30", "--scale", "-1"], ["a number above 0"]),
@@ -213,6 +216,17 @@ def test_what_cannot_be_branched_is_refused(words, says, parent, tmp_path, capsy
     told = capsys.readouterr().err
     assert all(word in told for word in says), told
     assert not (tmp_path / "b").exists()
+
+
+def test_a_step_whose_optimizer_state_is_gone_is_no_continuation_and_says_so(tmp_path, capsys):
+    """Only the last checkpoints keep the optimizer's state; a control off another step would be a silent change."""
+    run = train(tiny({"checkpoint": {"keep": 1, "pinned": "all"}}), tmp_path / "run").run
+    assert not (run / "checkpoints" / "step-10" / "optimizer.safetensors").exists()
+    last = Run(run).snapshots[-1]
+    for at, says in ((last, "nothing: it is the run's own continuation"), (10, "it is not the run's own continuation")):
+        out = ["--no-report", "--out", str(tmp_path / f"off-{at}")]
+        assert cli.run(["branch", str(run), "--step", str(at), "--steps", str(last + 2), *out]) == 0
+        assert says in capsys.readouterr().out
 
 
 def test_the_command_says_what_was_changed_and_what_became_of_it(parent, tmp_path, capsys):

@@ -28,7 +28,7 @@ def alike(a: str, b: str) -> float:
 def unknown(kind: str, received: object, allowed: Iterable[object]) -> BadInput:
     """`raise unknown("optimizer", "adamv", OPTIMIZERS)`: the right names are listed, nearest first."""
     names = nearest(received, allowed)
-    meant = bool(names) and alike(str(received).lower(), names[0].lower()) > 0.5  # else a guess would mislead
+    meant = bool(names) and alike(str(received).lower(), names[0].lower()) > 0.45  # else a guess would mislead
     hint = f"; did you mean {names[0]!r}?" if meant else "."
     return BadInput(f"unknown {kind} {received!r}{hint} Allowed: {', '.join(names) or 'none'}")
 

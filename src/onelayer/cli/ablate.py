@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from ..errors import BadInput
 from ._common import Json, answer
 from ._looks import RunPath, Step, columns, word_list
 
@@ -41,6 +42,8 @@ def ablate(
     from ..grokking.subject import open_subject
 
     s = open_subject(run, step)
+    if frequencies is not None and not word_list(frequencies):
+        raise BadInput("--frequencies names none; name some, such as 3,7, or leave it out for the key ones")
     asked = None if frequencies is None else named(s, word_list(frequencies))
     rows = ablations(s, asked, where or ABLATED, each)
     heads = {

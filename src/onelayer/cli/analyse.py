@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from ..errors import BadInput
 from ._common import Json, answer
 from ._looks import word_list
 
@@ -38,5 +39,8 @@ def analyse(
     from ..training.engines.memory import keep_freed_memory
 
     keep_freed_memory()
-    found = analysed(run, step, [name for text in measure for name in word_list(text)])
+    names = [name for text in measure for name in word_list(text)]
+    if measure and not names:
+        raise BadInput("--measure names none; name some, such as accuracy,restricted_loss, or leave it out for all")
+    found = analysed(run, step, names)
     answer(found.as_dict(), found.text(), as_json=as_json)

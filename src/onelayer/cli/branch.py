@@ -73,7 +73,8 @@ def branch(
     $ onelayer branch runs/arithmetic-x-plus-y-0-20261123-164500 --step 200 --freeze embed --optimizer.weight-decay 0
 
     Any field of the config may change, but for the model's shape: less data is --task.train-fraction 0.1. It runs to
-    its last step, unless --stop.on sustained. Without a change it is the run's own continuation, bit for bit.
+    its last step, unless --stop.on sustained. Without a change it is the run's own continuation, bit for bit, if the
+    step kept its optimizer's state: the last checkpoint.keep (2) of a run do.
     """
     from ..grokking.interventions import circles
     from ..report.terminal import Display
@@ -108,13 +109,23 @@ def _told(begin: "Begin", found: dict[str, Any]) -> tuple[dict[str, Any], str]:
                 for name in ("lowest_test_accuracy", "highest_test_accuracy")]  # fmt: skip
     lines = [
         f"branch of {origin.run} off step {origin.step}; its optimizer's state {origin.optimizer}",
-        *([f"changed  {edit}" for edit in edits] or ["changed  nothing: it is the run's own continuation"]),
+        *([f"changed  {edit}" for edit in edits] or [_unchanged(origin.optimizer == "kept", origin.step)]),
         columns(rows, heads),
         *extremes,
         "",
     ]
     facts = {"branch": origin.model_dump(), "changed": {k: list(v) for k, v in begin.changed.items()}, **found}
     return facts, "\n".join(lines)
+
+
+def _unchanged(kept: bool, step: int) -> str:
+    if kept:
+        return "changed  nothing: it is the run's own continuation"
+    return (
+        f"changed  nothing, but the optimizer begins anew, so it is not the run's own continuation. The last "
+        f"checkpoint.keep checkpoints hold an optimizer's state: if step {step} held none, branch off one of them, or "
+        "train with a larger checkpoint.keep"
+    )
 
 
 def _donor(text: str) -> tuple[Path, int | None, str]:

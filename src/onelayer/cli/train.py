@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from ..errors import BadInput
 from ..training import configure
 from ..training import train as run_to_its_end
 from ._common import Json
@@ -39,6 +40,8 @@ def train(
     file = read_config(config)
     named = bool(task_and_fields) and not task_and_fields[0].startswith("--")
     task = task_and_fields[0] if named else task_of(file)
+    if minutes is not None and not minutes > 0:
+        raise BadInput(f"--minutes is more than 0, such as 8; received {minutes:g}")
     options = given(seed=seed, steps=steps, engine=engine, recipe=recipe, seconds=minutes and round(60 * minutes, 6))
     fields = changes(task_and_fields[named:], "minutes", "config", "out", "print-config", "json", task=task)
     chosen = configure(recipe, file, {"task": task} if named else {}, options, fields)

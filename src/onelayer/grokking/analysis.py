@@ -77,6 +77,8 @@ def analyse(run: Path | str, step: int | None = None, names: Sequence[str] = ())
     A run of a task that is neither of numbers nor of parity, or of a composite p, is refused, unless the measures named
     apply to it; an operation for which no basis is known gets what applies.
     """
+    if len(unheard := [name for name in names if name not in MEASURES]) > 1:
+        raise BadInput(f"unknown measures {', '.join(map(repr, unheard))}. Allowed: {', '.join(sorted(MEASURES))}")
     for name in names:
         get(name)
     subject = open_subject(run, step)

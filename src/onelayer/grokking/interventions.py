@@ -236,7 +236,9 @@ def circles(donor: Path | str, step: int | None = None, frequencies: Sequence[in
         raise BadInput(f"{donor} has no circles to give: {reason}")
     keys = list(s.key_frequencies if frequencies is None else frequencies)
     if not keys:
-        raise BadInput(f"{donor} has no key frequency: there is no circle to give")
+        raise BadInput(
+            f"{donor} has no key frequency at step {s.step}: there is no circle to give. Name a later one, {donor}@STEP"
+        )
     ch, W = s.characters, s.params.embed.W_E
     rows = ch.rows([0, *keys])
     given = rows.T @ (rows @ W[ch.a])

@@ -270,7 +270,7 @@ def why_not(name: str, s: Subject) -> str | None:
     """Why a measure does not apply; None where it does."""
     needs, facts, model = MEASURES[name].needs, s.task.facts, s.objective.model
     if model.architecture != "decoder_only" or not isinstance(s.params, Params):
-        return "it is defined for a decoder"
+        return "the measures are those of decoder-only models"
     if "pairs" in needs and ("table" not in facts or s.task.n_ctx != 3):
         return "it is over all pairs (a, b) of an operation on two numbers"
     if ("characters" in needs or "answers" in needs) and (reason := why_no_characters(s)):

@@ -47,7 +47,7 @@ def read_text(path: str, what: str) -> tuple[str, dict[str, Any]]:
         except (OSError, EOFError, zlib.error) as error:
             raise BadInput(f"{what}: {path} begins like a gzip file and is damaged: {error}. Fetch it again") from None
     if not data.strip():
-        raise BadInput(f"{what}: {path} is empty ({len(raw)} bytes). It must hold at least one line")
+        raise BadInput(f"{what}: {path} is empty ({len(raw)} bytes, none of them text). It must hold at least one line")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -164,11 +164,12 @@ def _learn(
     else:
         units = [learn(kind, (row[side] for row in train)) for side, kind in enumerate(kinds.values())]
     for (key, kind), one in zip(kinds.items(), units, strict=True):
-        own = one.vocabulary[len(SPECIALS) :]
+        own = list(one.vocabulary[len(SPECIALS) :])
         if len(own) < 2:
             raise BadInput(
-                f"the vocabulary of train's {key.removesuffix('_units')}s, in {kind}, has one symbol, {own}: there is "
-                f"nothing to tell apart. Give other text, or other {key} (allowed: {', '.join(KINDS)})"
+                f"the vocabulary of train's {key.removesuffix('_units')}s, in {kind}, has one symbol, "
+                f"{', '.join(map(repr, own))}: there is nothing to tell apart. Give other text, or other {key} "
+                f"(allowed: {', '.join(KINDS)})"
             )
     return units[0], units[1]
 
@@ -215,7 +216,8 @@ def _too_long(split: str, pairs: list[Pair], ids: Ids, limit: int, drop: bool) -
         f"max_length = {limit} tokens; the longest, {pairs[worst].source[:40]!r}…, has {sizes[worst]:,}"
     )
     if not drop:
-        raise BadInput(f"{told}. Raise max_length, or leave them out: drop_long=true")
+        raise BadInput(f"{told}. Raise max_length, or leave them out by drop_long "
+                       "(on the command line --task.max-length, --task.drop-long)")  # fmt: skip
     if min(sizes) > limit:
         raise BadInput(f"{told}. None would be left. Raise max_length")
     return f"{told}. They were left out"

@@ -16,6 +16,7 @@ Says      whence it came in its config (`branch`), and so in its manifest. The p
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from .. import optimizers
 from ..arrays import flatten, generator, map_tree, unflatten
-from ..errors import BadInput
+from ..errors import BadInput, unknown
 from ..optimizers.projections import frozen
 from ..tasks import Task
 from . import checkpoint, objective
@@ -99,6 +100,9 @@ def prepare(
     asked = merge({"stop": {"on": "none"}}, nest(dict(dotted(changes or {}))))
     config = _end(resolve(merge(old.as_dict(), asked)), at, "steps" in asked)
     if freeze:
+        for word in (word.strip() for entry in freeze for word in entry.split(",")):
+            if word not in PARTS and not any(fnmatchcase(name, word) for name in weights):
+                raise unknown("part or tensor to freeze", word, (*PARTS, *weights))
         tensors = ",".join(PARTS.get(word.strip(), word.strip()) for entry in freeze for word in entry.split(","))
         added = [*config.as_dict()["projections"], {"name": "frozen", "tensors": tensors}]
         config = resolve(config.as_dict() | {"projections": added})

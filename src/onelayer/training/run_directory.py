@@ -42,7 +42,8 @@ class Run:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not (self.path / "config.json").is_file():
-            what = "has no config.json" if self.path.is_dir() else "does not exist"
+            is_there = "is a file" if self.path.exists() else "does not exist"
+            what = "has no config.json" if self.path.is_dir() else is_there
             raise BadInput(f"{path} is not a run: it {what}. `onelayer runs` lists the runs there are")
 
     @property
