@@ -58,8 +58,8 @@ MULTI30K = {f"{split}{end}": f"{{data}}/multi30k/{name}.{tongue}.gz"
 STUDIES = {
     "copy": Study({"name": "copy"}, NARROW | rises_and_falls(600)),
     "reverse": Study({"name": "reverse"}, NARROW | rises_and_falls(1500)),
-    "sort": Study({"name": "sort"}, rises_and_falls(1200)),
-    "dates": Study({"name": "dates"}, rises_and_falls(1100)),
+    "sort": Study({"name": "sort"}, rises_and_falls(800)),
+    "dates": Study({"name": "dates"}, rises_and_falls(600)),
     "sums": Study({"name": "sums"}, rises_and_falls(1500)),
     "scan-simple": Study(scan("simple"), rises_and_falls(2000)),
     "scan-length": Study(scan("length"), rises_and_falls(1000)),

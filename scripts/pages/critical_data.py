@@ -21,8 +21,10 @@ def page() -> str:
     ]  # fmt: skip
     draw(by)
     predicted, found = [crossing(rows, seed) for seed in seeds(rows)], [forgets(rows, seed) for seed in seeds(rows)]
+    n = len(seeds(rows))
+    lacking = f"\n**Not whole yet:** {n} of {critical_data.SEEDS} planned seeds.\n" if n < critical_data.SEEDS else ""
     return f"""# How much data does the rule need?
-
+{lacking}
 Memory has to pay for every pair that it holds, a rule once. So below some size of the training set memory is the
 cheaper, and a network under weight decay should lose a rule that it already has: Varma et al. 2023 predict the critical
 size from the efficiency of the two, and call the loss *ungrokking*.
@@ -50,9 +52,7 @@ Mean (least – most) over the seeds; *efficiency* is the root mean square of th
 
 - **Where it forgets:** the share of the table at which the unseen pairs fall below one half is
   {told(middle(found))}, read off between the shares that were run.
-- **Where the efficiencies cross:** memory alone gets as efficient as the network that kept the half at
-  {told(middle(predicted))} of the table.
-- {verdict(predicted, found)}
+- **Where the efficiencies cross:** {verdict(rows, predicted, found)}
 
 {footer("critical-data", rows).replace("scripts/experiments.py critical-data", "scripts/critical_data.py")}"""
 
@@ -84,14 +84,24 @@ def crossing(rows: Rows, seed: int) -> float | None:
     return between([(x, math.log(y)) for x, y in curve(rows, seed, "memorised", "efficiency")], math.log(rule))
 
 
-def verdict(predicted: list[float | None], found: list[float | None]) -> str:
+def verdict(rows: Rows, predicted: list[float | None], found: list[float | None]) -> str:
     pairs = [(a, b) for a, b in zip(predicted, found, strict=True) if a is not None and b is not None]
+    most, least = max(critical_data.FRACTIONS), min(critical_data.FRACTIONS)
+    memory = [[dict(curve(rows, seed, "memorised", "efficiency"))[f] for seed in seeds(rows)] for f in (most, least)]
+    rule = [curve(rows, seed, "continued", "efficiency")[0][1] for seed in seeds(rows)]
+    rises = (f"memory alone gets dearer with every pair, from {spread(memory[1], 2)} at {100 * least:.0f} % of the table "
+             f"to {spread(memory[0], 2)} at {100 * most:.0f} %, where the rule has {spread(rule, 2)}. ")  # fmt: skip
     if not pairs:
-        return ("In these runs the efficiencies do not cross where the rule is lost: this measure of efficiency does "
-                "not predict the critical size here.")  # fmt: skip
+        nearest = spread([100 * a / b for a, b in zip(memory[1], rule, strict=True)], 2)
+        return (f"{rises}They do not cross within what was tried: at {100 * least:.0f} % memory has {nearest} % of the "
+                "rule's efficiency. So the order is the one that was predicted, and the place is not: the rule is "
+                "lost while it is, by this measure, still the cheaper.")  # fmt: skip
     ratio = [a / b for a, b in pairs]
-    return (f"Predicted over found, in the {len(pairs)} of {len(found)} seeds with both: {spread(ratio, 2)}. The "
-            "theory asks for 1.")  # fmt: skip
+    return (f"{rises}They cross at {told(middle(predicted))} of the table. Predicted over found, in the {len(pairs)} of "
+            f"{len(found)} seeds with both: {spread(ratio, 2)}. The theory asks for 1.")  # fmt: skip
+
+
+TICKS = (0.003, 0.005, 0.01, 0.02)
 
 
 def draw(by: dict[tuple[str, float], Rows]) -> None:
@@ -111,8 +121,8 @@ def draw(by: dict[tuple[str, float], Rows]) -> None:
         axis.set(xlabel="share of the table that is shown")
     left.set(ylabel="right, %", ylim=(0, 103))
     right.set(ylabel="efficiency", yscale="log")
-    right.yaxis.set_major_formatter(lambda y, _: number(y))
-    right.yaxis.set_minor_formatter(lambda y, _: "")
+    right.set_yticks(TICKS, [number(tick) for tick in TICKS])
+    right.minorticks_off()
     for axis in (left, right):
         axis.legend()
     save(figure, "critical-data")
