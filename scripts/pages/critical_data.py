@@ -89,16 +89,16 @@ def verdict(rows: Rows, predicted: list[float | None], found: list[float | None]
     most, least = max(critical_data.FRACTIONS), min(critical_data.FRACTIONS)
     memory = [[dict(curve(rows, seed, "memorised", "efficiency"))[f] for seed in seeds(rows)] for f in (most, least)]
     rule = [curve(rows, seed, "continued", "efficiency")[0][1] for seed in seeds(rows)]
-    rises = (f"memory alone gets dearer with every pair, from {spread(memory[1], 2)} at {100 * least:.0f} % of the table "
-             f"to {spread(memory[0], 2)} at {100 * most:.0f} %, where the rule has {spread(rule, 2)}. ")  # fmt: skip
+    rises = (f"memory alone gets dearer with every pair, from {spread(memory[1], 2)} at {100 * least:.0f} % of the "
+             f"table to {spread(memory[0], 2)} at {100 * most:.0f} %, where the rule has {spread(rule, 2)}. ")  # fmt: skip
     if not pairs:
         nearest = spread([100 * a / b for a, b in zip(memory[1], rule, strict=True)], 2)
         return (f"{rises}They do not cross within what was tried: at {100 * least:.0f} % memory has {nearest} % of the "
                 "rule's efficiency. So the order is the one that was predicted, and the place is not: the rule is "
                 "lost while it is, by this measure, still the cheaper.")  # fmt: skip
     ratio = [a / b for a, b in pairs]
-    return (f"{rises}They cross at {told(middle(predicted))} of the table. Predicted over found, in the {len(pairs)} of "
-            f"{len(found)} seeds with both: {spread(ratio, 2)}. The theory asks for 1.")  # fmt: skip
+    return (f"{rises}They cross at {told(middle(predicted))} of the table. Predicted over found, in the {len(pairs)} "
+            f"of {len(found)} seeds with both: {spread(ratio, 2)}. The theory asks for 1.")  # fmt: skip
 
 
 TICKS = (0.003, 0.005, 0.01, 0.02)
