@@ -90,7 +90,7 @@ def verdict(rows: Rows, predicted: list[float | None], found: list[float | None]
     memory = [[dict(curve(rows, seed, "memorised", "efficiency"))[f] for seed in seeds(rows)] for f in (most, least)]
     rule = [curve(rows, seed, "continued", "efficiency")[0][1] for seed in seeds(rows)]
     rises = (f"memory alone gets dearer with every pair, from {spread(memory[1], 2)} at {100 * least:.0f} % of the "
-             f"table to {spread(memory[0], 2)} at {100 * most:.0f} %, where the rule has {spread(rule, 2)}. ")  # fmt: skip
+             f"table to {spread(memory[0], 2)} at {100 * most:.0f} %; the rule has {spread(rule, 2)}. ")  # fmt: skip
     if not pairs:
         nearest = spread([100 * a / b for a, b in zip(memory[1], rule, strict=True)], 2)
         return (f"{rises}They do not cross within what was tried: at {100 * least:.0f} % memory has {nearest} % of the "
