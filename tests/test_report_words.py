@@ -173,8 +173,8 @@ def test_a_language_model_on_a_line_of_its_text(tmp_path: Path) -> None:
     changes = {
         "task": {"name": "language", "path": str(file), "context": 32},
         "model": {"d_model": 16, "n_heads": 2, "d_mlp": 24, "n_layers": 2},
-        "optimizer": {"name": "adamw", "lr": 0.03}, "batch_size": 32, "steps": 60,
-        "evaluation": {"every": 60}, "stop": {"on": "none"},
+        "optimizer": {"name": "adamw", "lr": 0.02}, "batch_size": 32, "steps": 120,
+        "evaluation": {"every": 120}, "stop": {"on": "none"},
     }  # fmt: skip
     path = train(configure("default", changes), tmp_path / "run").run
     found = shown(path)
