@@ -507,6 +507,31 @@ def test_memorised_noise_tells_the_spoilt_examples_apart():
     assert memory.memorised_noise(replace(s, task=task)) == {"as spoilt": 0, "as true": 1}
 
 
+def test_the_walk_of_the_learning_coefficient_against_loops(monkeypatch):
+    """The same draws; the gradients by the complex step, every number of the walk by itself."""
+    s = subject(p=5, d_model=4, n_heads=1, d_mlp=3)
+    train, draws, rng = s.task.train, 3, generator(s.seed, "langevin")
+    n, names = len(train.tokens), flatten(s.params)
+    star = [float(x) for w in names.values() for x in w.ravel()]
+    w, excess, heat = list(star), 0.0, n / math.log(n)
+
+    def mean_loss(at: list[float], rows: np.ndarray) -> float:
+        params = posterior.like(np.array(at), s.params)
+        L = decoder_only.forward(params, train.tokens[rows], s.objective.model, read=1)[0][:, 0]
+        right = train.targets[rows, 0]
+        return sum(math.log(sum(math.exp(z) for z in L[i])) - L[i, right[i]] for i in range(len(rows))) / len(rows)
+
+    for _ in range(draws):
+        rows = rng.integers(0, n, n)
+        excess += mean_loss(w, rows) - mean_loss(star, rows)
+        g = slow_gradient(s, map_tree(lambda x, rows=rows: x[rows], train), posterior.like(np.array(w), s.params))
+        noise = rng.standard_normal(len(w))
+        w = [w[i] - 0.5e-5 * (heat * g[i] + 100 * (w[i] - star[i])) + math.sqrt(1e-5) * noise[i] for i in range(len(w))]
+    real = posterior.langevin
+    monkeypatch.setattr(posterior, "langevin", lambda *given: real(*given, draws=draws))
+    assert abs(posterior.local_learning_coefficient(s) - heat * excess / draws) < TOLERANCE
+
+
 def test_the_learning_coefficient_of_a_quadratic_bowl():
     """L = ‖w‖²/2 in d dimensions: nβ E L(w) = d/2 · nβ/(nβ + γ) by the walk's stationary law (small ε)."""
     n, d = 100, 20
