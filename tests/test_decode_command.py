@@ -36,6 +36,7 @@ def stand_in(architecture: str = "encoder_decoder") -> Any:
     crossed = architecture == "encoder_decoder"
     return SimpleNamespace(
         params=p, model=cfg, source=LETTERS if crossed else None, target=PHONES if crossed else LETTERS, step=70,
+        weights="average",
         metrics=("exact_match", "phone_error_rate") if crossed else ("bits_per_character",),
     )  # fmt: skip
 
@@ -86,6 +87,8 @@ def test_json_says_it_all_and_warns(run, capsys):
     assert "training did not show 'x', in 'axb'" in facts["warnings"][0]
     assert facts["warnings"][0] in err
     assert facts["tokens"] == sum(len(a.tokens) for [a] in expected(["axb", "ab"], Greedy()))
+    assert run("ab", "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["weights"] == "average"  # which the chosen ones are
 
 
 def test_what_is_longer_than_training_and_what_is_cut_is_said(run, capsys):

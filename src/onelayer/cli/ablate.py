@@ -41,9 +41,9 @@ def ablate(
     from ..grokking.interventions import ABLATED, ablations, named
     from ..grokking.subject import open_subject
 
-    s = open_subject(run, step)
     if frequencies is not None and not word_list(frequencies):
         raise BadInput("--frequencies names none; name some, such as 3,7, or leave it out for the key ones")
+    s = open_subject(run, step)
     asked = None if frequencies is None else named(s, word_list(frequencies))
     rows = ablations(s, asked, where or ABLATED, each)
     heads = {

@@ -97,7 +97,7 @@ def decode(
     seconds = time.monotonic() - begun
     facts: dict[str, Any] = {
         "run": run,
-        "weights": weights,
+        "weights": opened.weights if weights == "chosen" else weights,
         "step": opened.step,
         "method": in_words(how),
         "answers": [r.as_dict() for r in replies],

@@ -100,10 +100,11 @@ def prepare(
     asked = merge({"stop": {"on": "none"}}, nest(dict(dotted(changes or {}))))
     config = _end(resolve(merge(old.as_dict(), asked)), at, "steps" in asked)
     if freeze:
-        for word in (word.strip() for entry in freeze for word in entry.split(",")):
+        words = [word.strip() for entry in freeze for word in entry.split(",")]
+        for word in words:
             if word not in PARTS and not any(fnmatchcase(name, word) for name in weights):
                 raise unknown("part or tensor to freeze", word, (*PARTS, *weights))
-        tensors = ",".join(PARTS.get(word.strip(), word.strip()) for entry in freeze for word in entry.split(","))
+        tensors = ",".join(PARTS.get(word, word) for word in words)
         added = [*config.as_dict()["projections"], {"name": "frozen", "tensors": tensors}]
         config = resolve(config.as_dict() | {"projections": added})
 
