@@ -66,6 +66,13 @@ def test_links_lead_to_files(path):
             assert (path.parent / target.partition("#")[0]).exists(), target
 
 
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_no_line_is_lost_as_a_comment(path):
+    """MyST takes a line that begins with % for a comment: a percentage must not be cut before its sign."""
+    prose = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
+    assert not re.findall(r"^[ ]*%.*", prose, re.MULTILINE)
+
+
 # ---------------------------------------------------------------------------------------------------- README
 
 

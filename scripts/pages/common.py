@@ -119,6 +119,9 @@ def seconds(rows: Rows) -> str:
     return told(middle([r["seconds_sustained"] for r in rows]))
 
 
+HELD = "\N{NO-BREAK SPACE}"  # a line of MyST that begins with % is a comment, and lost
+
+
 def wrapped(text: str) -> str:
     """Paragraphs and list items in lines of at most 120; tables, code and headings as they are."""
     blocks, code = [], False
@@ -126,8 +129,9 @@ def wrapped(text: str) -> str:
         fences = block.count("```")
         if not (code or fences or block.lstrip().startswith(("|", "#", "!["))):
             items = block.replace("\n- ", "\0- ").split("\0")
-            block = "\n".join(textwrap.fill(" ".join(item.split()), 120, subsequent_indent="  " * item.startswith("- "),
-                              break_long_words=False, break_on_hyphens=False) for item in items)  # fmt: skip
+            texts = [" ".join(item.split()).replace(" %", f"{HELD}%") for item in items]
+            block = "\n".join(textwrap.fill(text, 120, subsequent_indent="  " * text.startswith("- "),
+                              break_long_words=False, break_on_hyphens=False) for text in texts)  # fmt: skip
         code ^= fences % 2 == 1
         blocks.append(block)
     return "\n\n".join(blocks).rstrip("\n") + "\n"
