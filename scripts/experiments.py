@@ -170,15 +170,18 @@ LAW = {  # (rate, decay): two decades of their product, either alone
 
 
 def decay_law(seeds: range, raw: Path) -> Iterator[Run]:
-    """All but the slowest for every seed; that one, 10,000 steps and more, for the first."""
+    """All but the slowest for every seed; that one, 10,000 steps and more, for the first three."""
     pairs = sorted({pair for pairs in LAW.values() for pair in pairs}, key=lambda pair: -pair[0] * pair[1])
     for seed in seeds:
         yield from (decaying(lr, decay, seed) for lr, decay in pairs if lr * decay > 2.9e-4)
-    yield decaying(1e-3, 0.1, seeds[0])
+    yield from (decaying(1e-3, 0.1, seed) for seed in seeds[:3])
+
+
+LIMIT = 6  # of rate · decay · t: where a run ends at the latest
 
 
 def decaying(lr: float, decay: float, seed: int) -> Run:
-    steps = round(3 / (lr * decay))
+    steps = round(LIMIT / (lr * decay))
     config = configure(
         "nanda-2023", SMALL, {"optimizer": {"lr": lr, "weight_decay": decay}, "steps": steps, "seed": seed}
     )

@@ -123,3 +123,10 @@ def test_precision_is_taken_and_recorded(precision):
     assert config.as_dict()["precision"] == precision
     with pytest.raises(BadInput, match="precision"):
         resolve(merge(TINY, {"precision": "float8"}))
+
+
+@pytest.mark.parametrize(
+    ("members", "fit", "group"), [(64, 100, 64), (64, 40, 32), (60, 59, 30), (61, 40, 40), (5, 1, 1)]
+)
+def test_groups_leave_no_remainder_where_they_need_not(members, fit, group):
+    assert ensemble._group(members, fit) == group

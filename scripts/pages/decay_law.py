@@ -30,9 +30,9 @@ the rate moved.
 
 {table(["rate", "decay", "rate · decay", "memorised", "test loss < 0.01", "rate · decay · t", "to 99 %, s"], lines)}
 
-Steps are medians (least – most of the seeds), the last but one column means. Every run ends at rate · decay · t = 3:
-{sum(r["loss_0.01"] is None for r in rows)} of {len(rows)} were not there yet. They are left out below, which leans the
-figures towards the seeds that are quick.
+Steps are medians (least – most of the seeds), the last but one column means. Every run ends at rate · decay · t =
+{experiments.LIMIT}: {sum(r["loss_0.01"] is None for r in rows)} of {len(rows)} were not there yet. They are left out
+below, which leans the figures towards the seeds that are quick.
 
 ![Steps to a test loss below 0.01 against rate times decay](decay-law.png)
 

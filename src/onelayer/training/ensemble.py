@@ -6,7 +6,7 @@ are padded with examples of weight 0.
 
 On a GPU, groups of members are trained side by side (`vmap`), as many as fit: their memory is known before the start
 from the compiled step. On a CPU one after the other is as fast and needs less. A member that has finished, or diverged,
-costs nothing more on a CPU; on a GPU the others close ranks once half of them are done.
+costs nothing more on a CPU; on a GPU the others close ranks once half of them are done, if that is worth compiling for.
 
 Source    Frostig, Johnson & Leary 2018, Compiling machine learning programs via high-level tracing (JAX).
 """
@@ -37,6 +37,7 @@ __all__ = ["Ensemble", "Member", "Progress", "members", "train"]
 
 VARIES = ("seed", "optimizer.lr", "optimizer.weight_decay", "model.init_scale", "task.train_fraction", "task.seed")
 SPARE = 0.6  # the share of free memory that an ensemble may take
+UNTUNED = {"xla_gpu_autotune_level": 0}  # a program that is only asked what memory it takes is not tried out first
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,19 @@ class _Numbers(NamedTuple):
     decay: Any
 
 
+class _Size:
+    """The time at one number of places. To close ranks is to compile anew: it waits until this size has been of use for
+    as long as its own programs took to compile, so that compiling costs no more than twice what the best choice had.
+    """
+
+    def __init__(self, compiled: float) -> None:
+        self.begun, self.compiled = time.perf_counter(), compiled  # seconds of compilation before this size
+
+    def paid(self, compiled: float) -> bool:
+        compiling = compiled - self.compiled
+        return time.perf_counter() - self.begun - compiling >= compiling
+
+
 class _Program:
     def __init__(self, configs: Sequence[RunConfig]) -> None:
         import jax
@@ -182,19 +196,19 @@ class _Program:
 
     # ---------------------------------------------------------------------------------------- one member
 
-    def _steps(self, own: _Numbers, ts: Any) -> tuple[Any, Any]:
-        """The steps ts of one member: its new state, and whether it is still finite."""
+    def _steps(self, own: _Numbers, step: Any, n: Any) -> tuple[Any, Any]:
+        """n steps of one member: its new state, and whether it is still finite. One program for all n: it is traced."""
         has_decay = "weight_decay" in self.configs[0].optimizer.settings
         update = partial(self.rules.optimizer.update, **({"weight_decay": own.decay} if has_decay else {}))
         rules = self.rules._replace(lr=own.lr, optimizer=SimpleNamespace(update=update))
 
-        def one(state: Any, t: Any) -> tuple[Any, Any]:
+        def one(i: Any, carried: tuple[Any, Any]) -> tuple[Any, Any]:
+            state, finite = carried
             with using(attention_blocked.STAND_INS):
-                new, figures, _ = steps.take(state, own.train, t, self.objective, rules)
-            return new, self.jnp.isfinite(figures["loss"]) & self.jnp.isfinite(figures["grad_norm"])
+                new, figures, _ = steps.take(state, own.train, step + i, self.objective, rules)
+            return new, finite & self.jnp.isfinite(figures["loss"]) & self.jnp.isfinite(figures["grad_norm"])
 
-        state, finite = self.jax.lax.scan(one, own.state, ts)
-        return state, finite.all()
+        return self.jax.lax.fori_loop(0, n, one, (own.state, self.jnp.asarray(True)))
 
     def _scores(self, own: _Numbers) -> Any:
         """Train and test accuracy of one member."""
@@ -225,7 +239,7 @@ class _Program:
         """Bytes of a member, and how many fit side by side."""
         one = map_tree(lambda a: a[0], self.numbers)
         started = time.perf_counter()
-        sizes = self.jax.jit(self._steps).lower(one, self.jnp.arange(1)).compile().memory_analysis()
+        sizes = self.jax.jit(self._steps).lower(one, 0, 1).compile(UNTUNED).memory_analysis()
         self.compile_seconds += time.perf_counter() - started
         each = float(sizes.temp_size_in_bytes + sizes.output_size_in_bytes + sizes.argument_size_in_bytes)
         stored = float(sizes.argument_size_in_bytes) * len(self.configs)  # all members' states and data are kept
@@ -235,13 +249,13 @@ class _Program:
                 f"{len(self.configs)} members keep {stored / 1e9:.1f} GB, and a step needs {each / 1e9:.2f} GB more; "
                 f"{free / 1e9:.1f} GB may be used: take fewer seeds at a time"
             )
-        return each, 1 if self.on_cpu else max(1, min(len(self.configs), int((free - stored) / each)))
+        return each, 1 if self.on_cpu else _group(len(self.configs), max(1, int((free - stored) / each)))
 
     def drive(self, callback: Callable[[Progress], object]) -> Ensemble:
         jnp, config = self.jnp, self.configs[0]
         from .engines.jax_engine import in_precision
 
-        train = self._all(self._steps, lambda own, ts: (own.state, jnp.asarray(True)))
+        train = self._all(self._steps, lambda own, step, n: (own.state, jnp.asarray(True)))
         judge = self._all(self._scores, lambda own: jnp.zeros(2, own.lr.dtype))
         M = len(self.configs)
         places = np.arange(M)  # the member at each place of the stack
@@ -249,6 +263,7 @@ class _Program:
         figures, curves = [Figures()] * M, [[] for _ in range(M)]
         numbers, step, begun, waited = self.numbers, 0, time.perf_counter(), self.compile_seconds
         ready: dict[Any, Any] = {}
+        size = _Size(self.compile_seconds)
 
         def call(program: Any, key: Any, *arguments: Any) -> Any:
             if key not in ready:
@@ -274,13 +289,13 @@ class _Program:
                     callback(Progress(step, int(alive.sum()), int(M - alive.sum()), time.perf_counter() - begun))
                 if not alive.any() or step >= config.steps:
                     break
-                if not self.on_cpu and alive[places].sum() <= len(places) // 2:
+                if not self.on_cpu and alive[places].sum() <= len(places) // 2 and size.paid(self.compile_seconds):
                     kept = np.flatnonzero(alive[places])
                     places, numbers = places[kept], map_tree(lambda a, kept=kept: a[kept], numbers)
+                    size = _Size(self.compile_seconds)
                 n = loop.next_boundary(config, step) - step
                 active = jnp.asarray(alive[places])
-                key = ("train", len(places), n)
-                state, finite = call(train, key, numbers, active, jnp.arange(step, step + n))
+                state, finite = call(train, ("train", len(places)), numbers, active, step, n)
                 numbers, step = numbers._replace(state=state), step + n
                 lost = places[~np.asarray(finite)]
                 diverged[lost], alive[lost], ends[lost] = True, False, step
@@ -290,6 +305,12 @@ class _Program:
         )
         name = f"{self.device.platform}: {self.device.device_kind}"
         return Ensemble(found, seconds, self.compile_seconds, self.bytes, self.group, name)
+
+
+def _group(members: int, fit: int) -> int:
+    """How many at once, of as many as fit: a divisor if one is near, for a remainder is a second program to compile."""
+    most = min(members, fit)
+    return next((n for n in range(most, most // 2, -1) if members % n == 0), most)
 
 
 def _padded(splits: list[Batch], dtype: str) -> Batch:
