@@ -42,8 +42,8 @@ chip waits, and no precision changes that.
 {chr(10).join(ensembles)}
 
 The last column is reckoned from the step, not measured: so many runs of the default recipe grok in a minute if each
-needs {STEPS} steps, as seed 0 does. With tf32 the products take less time than the passes between them through memory, so
-the share of the rate falls.
+needs {STEPS} steps, as seed 0 does. With tf32 the products take less time than the passes between them through
+memory, so the share of the rate falls.
 
 Ensembles that were trained until each member had sustained 99 %:
 
