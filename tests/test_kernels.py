@@ -8,7 +8,7 @@ from backends import needs
 
 from onelayer import fused, kernels
 from onelayer.arrays import flatten, generator, map_tree
-from onelayer.layers import activations, cross_entropy, layer_norm, linear, rms_norm, softmax
+from onelayer.layers import activations, cross_entropy, embedding, layer_norm, linear, rms_norm, softmax
 from onelayer.models import decoder_only, tables
 from onelayer.models.config import ModelConfig
 from onelayer.optimizers import adamw
@@ -156,6 +156,18 @@ def test_cross_entropy(options, runs, weighted, shape, dtype):
         return loss, cross_entropy.backward(c)
 
     agree(both, random(*shape, scale=5), dtype=dtype, names=["layers.cross_entropy.forward"] if runs else [])
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.5])
+@pytest.mark.parametrize("shape", SIZES)
+def test_embedding(shape, scale, dtype):
+    tokens = generator(0, "tokens").integers(0, 9, shape[:-1])
+
+    def collected(dx: Any, table: Any) -> Any:
+        return embedding.backward(dx, embedding.Cache(table, tokens), scale)
+
+    table = random(11, shape[-1], purpose="table")  # two rows of which no one asked for
+    agree(collected, random(*shape), table, dtype=dtype, names=["layers.embedding.backward"])
 
 
 def test_adamw(dtype):

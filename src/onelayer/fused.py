@@ -10,7 +10,7 @@ The kernels, and the tests that hold each to its definition: kernels/ and tests/
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 __all__ = ["Kernel", "fused", "using"]
@@ -35,10 +35,26 @@ def fused(definition: Function) -> Function:
 
 
 @contextmanager
-def using(kernels: Mapping[str, Kernel]) -> Iterator[None]:
-    """Inside, these kernels stand in for the functions of their names."""
-    token = _active.set(kernels)
+def using(*kernels: Mapping[str, Kernel]) -> Iterator[None]:
+    """Inside, these kernels stand in for the functions of their names. Of several for one, the last is asked first, and
+    hands on to the one before as to the definition."""
+    token = _active.set(kernels[0] if len(kernels) == 1 else _chained(*kernels))
     try:
         yield
     finally:
         _active.reset(token)
+
+
+def _chained(*kernels: Mapping[str, Kernel]) -> Mapping[str, Kernel]:
+    chained: dict[str, Kernel] = {}
+    for some in kernels:
+        for name, kernel in some.items():
+            chained[name] = _before(kernel, chained[name]) if name in chained else kernel
+    return chained
+
+
+def _before(kernel: Kernel, other: Kernel) -> Kernel:
+    def asked(definition: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return kernel(partial(other, definition), *args, **kwargs)
+
+    return asked

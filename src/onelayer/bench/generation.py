@@ -10,7 +10,7 @@ from ..decoding import kv_cache
 from ..fused import using
 from ..models import decoder_only
 from ..models.config import ModelConfig
-from ..sublayers import attention_blocked
+from ..sublayers import attention_blocked, attention_rows
 from ..training.engines.memory import keep_freed_memory
 from . import Case, Contender, NotInstalled, memory, ours
 
@@ -48,7 +48,7 @@ def _contender(how: Callable[..., np.ndarray], fast: bool) -> Contender:
         cfg, p, prompt = _model()
 
         def do() -> np.ndarray:
-            with using((kernels.available() if fast else {}) | attention_blocked.STAND_INS):
+            with using(kernels.available() if fast else {}, attention_rows.STAND_INS, attention_blocked.STAND_INS):
                 return (kv_cache.generate if how is kv_cache.generate else anew)(p, prompt, SAID, cfg)
 
         return do

@@ -10,7 +10,7 @@ import numpy as np
 from .. import kernels
 from ..arrays import map_tree
 from ..fused import using
-from ..sublayers import attention_blocked
+from ..sublayers import attention_blocked, attention_rows
 from ..tasks import Batch
 from ..training import step as steps
 from ..training.config import RunConfig
@@ -53,12 +53,13 @@ def _numpy(
     if fast and not kernels.available():
         raise NotInstalled("numba: pip install 'onelayer[fast]'")
     keep_freed_memory()
-    stand_ins = (kernels.available() if fast else {}) | (attention_blocked.STAND_INS if blocked else {})
+    whole = kernels.available() if fast else {}, attention_rows.STAND_INS
+    stand_ins = (*whole, attention_blocked.STAND_INS) if blocked else whole
     (rules, state), t = _start(objective, config), 0
 
     def step() -> None:
         nonlocal state, t
-        with using(stand_ins):
+        with using(*stand_ins):
             state, _, _ = steps.take(state, batch, t, objective, rules, gradient=shares.gradient)
         t += 1
 

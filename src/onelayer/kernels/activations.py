@@ -11,10 +11,12 @@ import math
 from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 from numpy.polynomial import chebyshev
 
 from ..layers import activations
-from .compile import compiled, exp, fits, spread
+from .compile import compiled, exp, fits, horner, spread
 
 _K = 3.0
 
@@ -36,8 +38,17 @@ def _series(terms: int) -> list[float]:
     return chebyshev.cheb2poly(fit(w, terms - 1)).tolist()
 
 
-_W = {np.dtype(np.float64): np.array(_series(30)), np.dtype(np.float32): np.array(_series(13), np.float32)}
-_TILE = 512  # numbers at a time: the polynomial goes over them term by term, so that each term is one vector operation
+_W32, _W64 = horner(_series(13), np.float32), horner(_series(30), np.float64)
+
+
+def _scaled(place: Any) -> Any:
+    """W where (u − k)/(u + k) is `place`, inside a kernel, in its precision."""
+    raise NotImplementedError("compiled code alone calls this")
+
+
+@overload(_scaled)
+def _(place):
+    return (lambda place: _W32(place)) if place == types.float32 else (lambda place: _W64(place))
 
 
 @compiled
@@ -50,27 +61,17 @@ def _relu(first, part, x, y, slope):
 
 
 @compiled
-def _gelu(first, part, x, y, slope, series):
+def _gelu(first, part, x, y, slope):
     number = x.dtype.type
     half, root, k, one = number(0.5), number(math.sqrt(0.5)), number(_K), number(1)
     density = number(1 / math.sqrt(2 * math.pi))
-    place, w = np.empty(_TILE, x.dtype), np.empty(_TILE, x.dtype)
-    for begin in range(0, x.size, _TILE):
-        a, out, steep = x[begin : begin + _TILE], y[begin : begin + _TILE], slope[begin : begin + _TILE]
-        for i in range(a.size):
-            u = abs(a[i]) * root
-            place[i] = (u - k) / (u + k)
-            w[i] = series[-1]
-        for n in range(len(series) - 2, -1, -1):
-            term = series[n]  # read once: for all the compiler knows, w[i] could be it
-            for i in range(a.size):
-                w[i] = w[i] * place[i] + term
-        for i in range(a.size):
-            bell = exp(-half * a[i] * a[i])
-            tail = half * bell * w[i]
-            below = one - tail if a[i] > 0 else tail
-            out[i] = a[i] * below
-            steep[i] = below + a[i] * bell * density
+    for i in range(x.size):
+        u = abs(x[i]) * root
+        bell = exp(-half * x[i] * x[i])
+        tail = half * bell * _scaled((u - k) / (u + k))
+        below = one - tail if x[i] > 0 else tail
+        y[i] = x[i] * below
+        slope[i] = below + x[i] * bell * density
 
 
 @compiled
@@ -102,9 +103,8 @@ def forward(definition: Any, x: Any, kind: str) -> Any:
     if not fits(x) or kind not in ("relu", "gelu", "gelu_tanh", "silu"):
         return definition(x, kind)
     kernel = {"relu": _relu, "gelu": _gelu, "gelu_tanh": _gelu_tanh, "silu": _silu}[kind]
-    series = (_W[x.dtype],) if kind == "gelu" else ()
     y, slope = np.empty_like(x), np.empty_like(x)
-    spread(kernel, x.size, (x.reshape(-1), y.reshape(-1), slope.reshape(-1)), series)
+    spread(kernel, x.size, (x.reshape(-1), y.reshape(-1), slope.reshape(-1)))
     return y, activations.Cache(slope)
 
 

@@ -9,7 +9,7 @@ Source    Cody & Waite 1980, Software manual for the elementary functions (ln 2 
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
@@ -20,7 +20,7 @@ from numba.extending import intrinsic, overload
 
 from .. import threads
 
-__all__ = ["compiled", "exact", "exp", "fits", "spread"]
+__all__ = ["compiled", "exact", "exp", "fits", "horner", "spread"]
 
 
 def _compile(f: Callable[..., Any], *allowed: str) -> Any:
@@ -73,7 +73,22 @@ def parts(size: int) -> int:
     return threads.count() if size >= WORTHWHILE else 1
 
 
-# ---------------------------------------------------------------------------------------------------- exp
+# ---------------------------------------------------------------------------------------------------- polynomials, exp
+
+
+def horner(terms: Sequence[float], number: Any) -> Any:
+    """Σ terms[k] xᵏ for use inside a kernel, in the precision of `number`; the terms are written into the code."""
+    highest, *others = (number(term) for term in reversed(terms))
+    rest = tuple(others)
+
+    @exact
+    def polynomial(x):
+        y = highest
+        for term in rest:
+            y = y * x + term
+        return y
+
+    return polynomial
 
 
 def _of_bits(number: Any, bits: Any, kind: Any) -> Any:
@@ -90,8 +105,8 @@ _float64_of_bits = _of_bits(types.float64, types.int64, ir.DoubleType)
 
 
 _F, _I = np.float32, np.int32
-_T32 = tuple(_F(1 / math.factorial(k)) for k in range(8))
-_T64 = tuple(1 / math.factorial(k) for k in range(14))
+_TAYLOR32 = horner([1 / math.factorial(k) for k in range(8)], np.float32)
+_TAYLOR64 = horner([1 / math.factorial(k) for k in range(14)], np.float64)
 _HIGH, _LOW = 0.693359375, -2.12194440054690583e-4  # ln 2, the first with few bits
 _HIGH32, _LOW32, _PER_LN2 = _F(_HIGH), _F(_LOW), _F(1 / math.log(2))
 
@@ -102,10 +117,7 @@ def _exp32(x):
     x = _F(88) if x > _F(88) else x
     n = np.floor(x * _PER_LN2 + _F(0.5))
     r = (x - n * _HIGH32) - n * _LOW32
-    y = _T32[7]
-    for k in (6, 5, 4, 3, 2, 1, 0):
-        y = y * r + _T32[k]
-    return y * _float32_of_bits((_I(n) + _I(127)) << _I(23))
+    return _TAYLOR32(r) * _float32_of_bits((_I(n) + _I(127)) << _I(23))
 
 
 @exact
@@ -114,10 +126,7 @@ def _exp64(x):
     x = 709.0 if x > 709.0 else x
     n = np.floor(x * (1 / 0.6931471805599453) + 0.5)
     r = (x - n * _HIGH) - n * _LOW
-    y = _T64[13]
-    for k in (12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0):
-        y = y * r + _T64[k]
-    return y * _float64_of_bits((np.int64(n) + np.int64(1023)) << np.int64(52))
+    return _TAYLOR64(r) * _float64_of_bits((np.int64(n) + np.int64(1023)) << np.int64(52))
 
 
 def exp(x: Any) -> Any:

@@ -12,37 +12,41 @@ from .compile import compiled, fits, parts, spread
 def _layer_forward(first, part, x, x_hat, rstd, y, gain, bias, eps):
     D = x.shape[1]
     for i in range(x.shape[0]):
-        mean = x[i, 0] * 0
+        row, hat, out = x[i], x_hat[i], y[i]
+        mean = row[0] * 0
         for j in range(D):
-            mean += x[i, j]
+            mean += row[j]
         mean /= D
         square = mean * 0
         for j in range(D):
-            square += (x[i, j] - mean) * (x[i, j] - mean)
+            square += (row[j] - mean) * (row[j] - mean)
         r = 1 / np.sqrt(square / D + eps)
         rstd[i] = r
         for j in range(D):
-            hat = r * (x[i, j] - mean)
-            x_hat[i, j] = hat
-            y[i, j] = gain[j] * hat + bias[j]
+            hat[j] = r * (row[j] - mean)
+        for j in range(D):
+            out[j] = gain[j] * hat[j] + bias[j]
 
 
 @compiled
 def _layer_backward(first, part, dy, x_hat, rstd, dx, gain, dgain, dbias):
     D = dy.shape[1]
+    own_gain, own_bias = dgain[part], dbias[part]
     for i in range(dy.shape[0]):
-        mean = dy[i, 0] * 0
-        along = dy[i, 0] * 0
+        asked, hat, out = dy[i], x_hat[i], dx[i]
+        mean = asked[0] * 0
+        along = asked[0] * 0
         for j in range(D):
-            d = gain[j] * dy[i, j]
+            d = gain[j] * asked[j]
             mean += d
-            along += d * x_hat[i, j]
+            along += d * hat[j]
         mean /= D
         along /= D
         for j in range(D):
-            dx[i, j] = rstd[i] * (gain[j] * dy[i, j] - mean - x_hat[i, j] * along)
-            dgain[part, j] += dy[i, j] * x_hat[i, j]
-            dbias[part, j] += dy[i, j]
+            own_gain[j] += asked[j] * hat[j]
+            own_bias[j] += asked[j]
+        for j in range(D):
+            out[j] = rstd[i] * (gain[j] * asked[j] - mean - hat[j] * along)
 
 
 @compiled
@@ -69,8 +73,9 @@ def _rms_backward(first, part, dy, x_hat, rms_inverse, dx, gain, dgain):
             along += gain[j] * dy[i, j] * x_hat[i, j]
         along /= D
         for j in range(D):
-            dx[i, j] = rms_inverse[i] * (gain[j] * dy[i, j] - x_hat[i, j] * along)
             dgain[part, j] += dy[i, j] * x_hat[i, j]
+        for j in range(D):
+            dx[i, j] = rms_inverse[i] * (gain[j] * dy[i, j] - x_hat[i, j] * along)
 
 
 def _rows(x: Any) -> Any:

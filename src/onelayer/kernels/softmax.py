@@ -11,62 +11,71 @@ from .compile import compiled, exp, fits, spread
 MOST_ROWS = 4096  # of a mask, which are looked at before: beyond, it is another one for each example
 
 
+LANES = 8  # numbers compared at a time: in one chain each comparison would wait for the one before
+
+
 @compiled
-def _forward(first, part, scores, pattern):
+def _largest(row, lanes):
+    """Its largest number; lanes: room for LANES."""
+    top = row.dtype.type(-np.inf)
+    for lane in range(LANES):
+        lanes[lane] = top
+    whole = row.size // LANES * LANES
+    for j in range(0, whole, LANES):
+        some = row[j : j + LANES]
+        for lane in range(LANES):
+            lanes[lane] = some[lane] if some[lane] > lanes[lane] else lanes[lane]
+    for lane in range(LANES):
+        top = lanes[lane] if lanes[lane] > top else top
+    for j in range(whole, row.size):
+        top = row[j] if row[j] > top else top
+    return top
+
+
+@compiled
+def _weigh(row, top, out):
+    """e^(row − top) over its sum. Each loop does one thing, so that it is one vector operation after the other."""
+    for j in range(row.size):
+        out[j] = exp(row[j] - top)
+    total = row.dtype.type(0)
+    for j in range(row.size):
+        total += out[j]
+    inverse = 1 / total if total > 0 or total != total else row.dtype.type(0)
+    for j in range(row.size):
+        out[j] *= inverse
+
+
+@compiled
+def _forward_first(first, part, scores, pattern, lengths, repeat):
+    """Each row may see its first few places alone (all of them, what came before, what is not padding)."""
+    zero = scores.dtype.type(0)
+    lanes = np.empty(LANES, scores.dtype)
     for i in range(scores.shape[0]):
-        top = scores[i, 0]
-        for j in range(scores.shape[1]):
-            top = scores[i, j] if scores[i, j] > top else top
-        total = top * 0
-        for j in range(scores.shape[1]):
-            e = exp(scores[i, j] - top)
-            pattern[i, j] = e
-            total += e
-        inverse = 1 / total
-        for j in range(scores.shape[1]):
-            pattern[i, j] *= inverse
+        length = lengths[(first + i) // repeat % lengths.size]
+        row, out = scores[i, :length], pattern[i, :length]
+        _weigh(row, _largest(row, lanes), out)
+        for j in range(length, scores.shape[1]):
+            pattern[i, j] = zero
 
 
 @compiled
 def _forward_masked(first, part, scores, pattern, mask, repeat):
-    zero = scores.dtype.type(0)
+    zero, low = scores.dtype.type(0), scores.dtype.type(-np.inf)
+    lanes = np.empty(LANES, scores.dtype)
     for i in range(scores.shape[0]):
-        allowed = mask[(first + i) // repeat % mask.shape[0]]
-        top = scores.dtype.type(-np.inf)
-        for j in range(scores.shape[1]):
-            here = scores[i, j] if allowed[j] else top
-            top = here if here > top else top
-        total = zero
-        for j in range(scores.shape[1]):
-            e = exp(scores[i, j] - top) if allowed[j] else zero
-            pattern[i, j] = e
-            total += e
-        inverse = 1 / total if total > 0 or total != total else zero
-        for j in range(scores.shape[1]):
-            pattern[i, j] *= inverse
-
-
-@compiled
-def _forward_looking_back(first, part, scores, pattern, lengths, repeat):
-    """Where each row may see its first few places alone (what came before, what is not padding), the others cost
-    nothing but a zero."""
-    zero = scores.dtype.type(0)
-    for i in range(scores.shape[0]):
-        length = lengths[(first + i) // repeat % lengths.size]
-        row, out = scores[i, :length], pattern[i, :length]
-        top = scores.dtype.type(-np.inf)
+        allowed, row, out = mask[(first + i) // repeat % mask.shape[0]], scores[i], pattern[i]
         for j in range(row.size):
-            top = row[j] if row[j] > top else top
+            out[j] = row[j] if allowed[j] else low
+        top = _largest(out, lanes)
+        for j in range(row.size):
+            out[j] = exp(row[j] - top)
         total = zero
         for j in range(row.size):
-            e = exp(row[j] - top)
-            out[j] = e
-            total += e
+            out[j] = out[j] if allowed[j] else zero
+            total += out[j]
         inverse = 1 / total if total > 0 or total != total else zero
         for j in range(row.size):
             out[j] *= inverse
-        for j in range(length, scores.shape[1]):
-            pattern[i, j] = zero
 
 
 @compiled
@@ -85,13 +94,13 @@ def forward(definition: Any, scores: Any, mask: Any = None) -> Any:
     pattern, S = np.empty_like(scores), scores.shape[-1]
     rows, out = scores.reshape(-1, S), pattern.reshape(-1, S)
     if mask is None:
-        spread(_forward, rows.size, (rows, out))
+        kernel, which, repeat = _forward_first, np.array([S]), 1
     else:
         allowed, repeat = _mask_rows(mask, scores.shape)
         lengths = allowed.sum(axis=1)
-        looks_back = len(allowed) <= MOST_ROWS and np.array_equal(allowed, np.arange(S) < lengths[:, None])
-        kernel, which = (_forward_looking_back, lengths) if looks_back else (_forward_masked, allowed)
-        spread(kernel, rows.size, (rows, out), (which, repeat))
+        first_few = len(allowed) <= MOST_ROWS and np.array_equal(allowed, np.arange(S) < lengths[:, None])
+        kernel, which = (_forward_first, lengths) if first_few else (_forward_masked, allowed)
+    spread(kernel, rows.size, (rows, out), (which, repeat))
     return pattern, softmax.Cache(pattern)
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from jaxtyping import Inexact, Integer
 
 from ..arrays import Array, gather_rows, scatter_add_rows
+from ..fused import fused
 
 
 class Params(NamedTuple):
@@ -34,6 +35,7 @@ def forward(p: Params, tokens: Integer[Array, "*rows"], scale: float = 1.0) -> t
     return x if scale == 1.0 else scale * x, Cache(p.W_E, tokens)
 
 
+@fused
 def backward(dx: Inexact[Array, "*rows D"], c: Cache, scale: float = 1.0) -> Params:
     dW_E = scatter_add_rows(dx, c.tokens, c.W_E.shape[0])
     return Params(W_E=dW_E if scale == 1.0 else scale * dW_E)

@@ -21,7 +21,7 @@ from ..arrays import generator, map_tree, unflatten
 from ..errors import BadInput, unknown
 from ..fused import using
 from ..models.config import ModelConfig
-from ..sublayers import attention_blocked
+from ..sublayers import attention_blocked, attention_rows
 from ..tasks import Batch, Task
 from ..tasks.units import Units
 from . import evaluation, objective, units_file
@@ -200,6 +200,6 @@ def validation_loss(opened: OpenedText, task: Task) -> float:
     split = numbered(batch, goal.model, generator(opened.config.seed, "ids", name), training=False)
     if split.weights is not None:
         split = split._replace(weights=split.weights.astype(opened.config.dtype))
-    with using(kernels.available() | attention_blocked.STAND_INS):
+    with using(kernels.available(), attention_rows.STAND_INS, attention_blocked.STAND_INS):
         found, _ = evaluation.judged(opened.params, split, goal, evaluation.chunk(task, split), lengths(split))
     return evaluation.summarise(task, name, found)[f"{name}_loss"]

@@ -14,7 +14,7 @@ import numpy as np
 from ... import kernels
 from ...arrays import Array, flatten, map_tree
 from ...fused import using
-from ...sublayers import attention_blocked
+from ...sublayers import attention_blocked, attention_rows
 from ...tasks import Batch, Task
 from .. import evaluation
 from .. import step as steps
@@ -58,7 +58,7 @@ class Engine:
         return _in_order(steps.start(self.objective, self.rules, self.config.seed, self.config.dtype))
 
     def run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
-        with using(kernels.available() | attention_blocked.STAND_INS):
+        with using(kernels.available(), attention_rows.STAND_INS, attention_blocked.STAND_INS):
             return self._run(state, step, n)
 
     def _run(self, state: TrainState, step: int, n: int) -> tuple[TrainState, dict[str, np.ndarray]]:
@@ -87,7 +87,7 @@ class Engine:
         return in_parts
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        with using(kernels.available() | attention_blocked.STAND_INS):
+        with using(kernels.available(), attention_rows.STAND_INS, attention_blocked.STAND_INS):
             return self._evaluate(state)
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:

@@ -1,0 +1,121 @@
+"""Guards sublayers/attention_rows.py: one product for q, k and v gives attention's numbers and gradients."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onelayer import fused, kernels, positions
+from onelayer.arrays import flatten, generator, map_tree, natural
+from onelayer.models import decoder_only
+from onelayer.models.config import ModelConfig
+from onelayer.models.decoder_only import look_mask
+from onelayer.positions import Places, Size
+from onelayer.sublayers import attention, attention_blocked, attention_rows
+
+B, T, S, H, K, D = 2, 7, 5, 3, 4, 10
+BIASES = ("b_Q", "b_K", "b_V", "b_O")
+
+
+def random(*shape: int) -> np.ndarray:
+    return generator(5, "test_attention_rows", *shape).standard_normal(shape)
+
+
+def drawn(method: positions.Method, size: Size) -> attention.Params:
+    pos = method.init(generator(0, "pos"), size) if method.in_attention else None
+    pos = map_tree(lambda a: a + 0.3 * random(*a.shape), pos)
+    weights = (0.5 * random(H, D, K), 0.4 * random(H, D, K), random(H, D, K), random(H, K, D))
+    return attention.Params(*weights, random(H, K), random(H, K) + 1, random(H, K) - 1, random(D), pos)
+
+
+def agree(p: attention.Params, x_q: Any, x_k: Any, places: Places, method: positions.Method, same: bool = True) -> None:
+    dout = random(*x_q.shape)
+    out, c = attention.forward(p, x_q, x_k, places, method)
+    expected = out, *attention.backward(dout, c, method)
+    with fused.using(kernels.available(), attention_rows.STAND_INS):
+        out, c = attention.forward(p, x_q, x_k, places, method)
+        got = out, *attention.backward(dout, c, method)
+    assert isinstance(c, attention_rows.Cache) and len(c.joints) == (1 if same else 2)
+    a, b = flatten(got), flatten(expected)
+    assert a.keys() == b.keys()
+    for name in a:
+        if name.endswith(("b_K", "pos.b_in")):  # what moves all scores of a row alike is not felt: all rounding
+            assert np.abs(a[name] - b[name]).max() < 1e-11, name
+        else:
+            assert np.linalg.norm(a[name] - b[name]) <= 1e-12 * (np.linalg.norm(b[name]) or 1), name
+
+
+@pytest.mark.parametrize("name", [n for n in positions.available() if not positions.get(n).has("value")])
+@pytest.mark.parametrize("causal", [True, False])
+def test_equals_attention(name, causal):
+    method, x = positions.get(name), random(B, T, D)
+    places = Places(natural(T), natural(T), look_mask(T, T, causal, None, x), causal)
+    agree(drawn(method, Size(D, H, K, T, causal)), x, x, places, method)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in positions.available() if (m := positions.get(n)).crosses and not m.has("value")]
+)
+def test_across(name):
+    method, x_q, x_k = positions.get(name), random(B, T, D), random(B, S, D)
+    p = drawn(method, Size(D, H, K, T, causal=False, cross=True))
+    agree(p, x_q, x_k, Places(natural(T), natural(S), None, False), method, same=False)
+
+
+@pytest.mark.parametrize("name", ["none", "rope", "alibi"])
+def test_padding_and_a_row_that_sees_nothing(name):
+    method, x = positions.get(name), random(B, T, D)
+    present = natural(T)[None] >= np.array([[0], [3]])
+    places = Places(natural(T), natural(T), look_mask(T, T, True, present, x), True)
+    agree(drawn(method, Size(D, H, K, T)), x, x, places, method)
+
+
+@pytest.mark.parametrize("name", ["none", "t5"])
+def test_without_biases(name):
+    method, x = positions.get(name), random(B, T, D)
+    p = drawn(method, Size(D, H, K, T))._replace(**dict.fromkeys(BIASES))
+    agree(p, x, x, Places(natural(T), natural(T), look_mask(T, T, True, None, x), True), method)
+
+
+def test_what_it_leaves_to_the_definition():
+    method, x = positions.get("none"), random(B, T, D)
+    p = drawn(method, Size(D, H, K, T))
+    assert attention_rows.fits(p, x, x, method, attention.keep)
+    assert not attention_rows.fits(p, x, x, method, lambda name, value: value)
+    assert not attention_rows.fits(p, x[:, 1:], x, method, attention.keep)  # no rows: strided
+    assert not attention_rows.fits(p, x.astype(np.float32), x, method, attention.keep)
+    assert not attention_rows.fits(p._replace(b_K=None), x, x, method, attention.keep)
+    assert not attention_rows.fits(p, x + 0j, x + 0j, method, attention.keep)
+    assert not attention_rows.fits(p, x, x, positions.get("shaw"), attention.keep)
+
+
+@pytest.mark.parametrize("long", [1, T + 1])
+def test_long_contexts_go_in_blocks_before(monkeypatch, long):
+    """Where both could, blocks are asked first; where blocks decline, rows are."""
+    monkeypatch.setattr(attention_blocked, "LONG", long)
+    method, x = positions.get("none"), random(B, T, D)
+    p, places = drawn(method, Size(D, H, K, T)), Places(natural(T), natural(T), None, False)
+    with fused.using(attention_rows.STAND_INS, attention_blocked.STAND_INS):
+        out, c = attention.forward(p, x, x, places, method)
+        dx, *_ = attention.backward(out, c, method)
+    assert isinstance(c, attention_blocked.Cache if long == 1 else attention_rows.Cache)
+    out, c = attention.forward(p, x, x, places, method)
+    np.testing.assert_allclose(dx, attention.backward(out, c, method)[0], rtol=1e-11)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_whole_model(norm):
+    shape: dict[str, Any] = {"vocab_size": 11, "n_ctx": T, "d_model": 12, "n_heads": 3, "d_mlp": 9, "n_layers": 2}
+    cfg = ModelConfig(**shape, norm=norm, position="learned", attention_bias=True)
+    p, tokens = decoder_only.init(cfg, 0), generator(0, "tokens").integers(0, 11, (B, T))
+    dlogits = random(B, T, 11)
+
+    def gradients() -> dict[str, Any]:
+        _, c = decoder_only.forward(p, tokens, cfg)
+        return flatten(decoder_only.backward(dlogits, c, cfg))
+
+    expected = gradients()
+    with fused.using(attention_rows.STAND_INS):
+        for name, value in gradients().items():
+            off = np.linalg.norm(value - expected[name])
+            assert off <= (1e-12 * np.linalg.norm(expected[name]) if not name.endswith("b_K") else 1e-12), name
