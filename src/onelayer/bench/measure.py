@@ -1,8 +1,9 @@
 """Time in turn, memory one by one.
 
 Time      warm up every contender; then, round by round, in an order that is drawn anew each round, time each contender
-          and the reference product. A turn is one step that is not timed, in which the library wakes its threads and
-          the last one's fall asleep, and then as many as fill a quarter of a second. A round's times are neighbours in
+          and the reference product. A turn is a pause, in which the last one's threads fall asleep (OpenBLAS's wait
+          awake for a tenth of a second, and take a core from whoever comes next), one step that is not timed, in which
+          the library wakes its own, and then as many as fill a quarter of a second. A round's times are neighbours in
           time; ratios are of medians over the rounds.
 
 Spread    the quartiles, as shares of the median.
@@ -84,6 +85,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 TURN = 0.25  # seconds that a turn lasts, at least
+PAUSE = 0.15  # seconds before it
 
 
 def timed(do: Callable[[], Any], now: Callable[[], float], turns: int = 1) -> float:
@@ -144,8 +146,10 @@ def run(
     rates, rng, begun = [], generator(0, "bench", "order"), time.perf_counter()
     for turn in range(rounds):
         for name in rng.permutation([*ready]):
+            time.sleep(PAUSE)
             ready[name]()
             times[name].append(timed(ready[name], now, often[name]))
+            time.sleep(PAUSE)
             rates.append(rate())
         if turn >= 2 and time.perf_counter() - begun > seconds:
             break

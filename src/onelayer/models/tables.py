@@ -133,7 +133,7 @@ def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Pa
     )  # fmt: skip
     drows = plus(join(dk, permute(p.W_K), None) + join(dv, permute(p.W_V), None), felt.x_k)
     dasks = plus(join(dq, permute(p.W_Q), None), felt.x_q)
-    dlast = scatter_add_rows(dmid, c.tokens[:, -1:], V)[None, ...]
+    dlast = embedding.backward(dmid, embedding.Cache(c.p.embed.W_E, c.tokens[:, -1:])).W_E[None, ...]
     if cfg.norm == "post":
         dx = _add_to_last(drows, dasks + dlast)
     else:
