@@ -111,7 +111,7 @@ def main() -> None:
 
 def multiply(products: list[Product]) -> None:
     for a, b in products:
-        a @ b
+        np.matmul(a, b)
 
 
 if __name__ == "__main__":
