@@ -13,6 +13,8 @@ Mask      [T S] is not held here either. Where queries look back only it is the 
 
 Why       Written out, (T/BLOCK)² blocks take long to compile, and XLA holds many of them at once: what the backward
           makes anew it finds in the forward, and keeps it.
+
+Source    That of `attention_blocked`, whose functions are the maths. Every step: docs/derivations/attention_blocked.md
 """
 
 from collections.abc import Callable
