@@ -81,7 +81,7 @@ class Places(NamedTuple):
     q_ids: Array  # [T] or [B, T]
     k_ids: Array  # [S] or [B, S]
     mask: Array | None  # bool, broadcasts to [B, 1, T, S]; None: everything may be seen
-    causal: bool = True
+    causal: bool = True  # queries look back only: then the mask, where it has rows, is their triangle, less padding
     first: int | None = None  # which key the first query is, in self-attention; None: the queries are the last T keys
 
 

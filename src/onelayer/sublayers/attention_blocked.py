@@ -14,6 +14,10 @@ Backward  ∂a is ∂loss/∂a; the block's pattern is had again from s and L, n
 
           Where attention looks back only, blocks of keys after the last query of a block are skipped: half of them.
 
+Loops     `look`, `settle` and `send_back` are the maths of a block. Which blocks come when, and where their shares are
+          summed, is under "all blocks": Python's loops, and for JAX, which would write these out, one of its own
+          (attention_blocked_jax.py).
+
 When      LONG keys or more, no tap that wants to see the pattern, and a bias (if any) that can be asked block by block.
           All else is `attention`'s own. STAND_INS names the functions that these take the place of (see fused.py).
 
@@ -26,6 +30,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import is_jax_array
 from jaxtyping import Bool, Inexact
 
 from ..arrays import Array, Tap, array_namespace, keep, map_tree
@@ -39,24 +44,27 @@ BLOCK = 256  # queries, and keys, at a time: a block of scores stays in the cach
 
 
 class Cache(NamedTuple):
+    """Of all queries and all keys. A block is one too, cut down to its own."""
+
     p: Params
     x_q: Inexact[Array, "B T D"]
     x_k: Inexact[Array, "B S D"]
     places: Places
     plain: tuple[Array, Array]  # q and k before the position method turned them
-    q: Inexact[Array, "B H T K"]
+    q: Inexact[Array, "B H T K"]  # divided by √K
     k: Inexact[Array, "B H S K"]
     v: Inexact[Array, "B H S K"]
-    z: Inexact[Array, "B H T K"]
-    L: Inexact[Array, "B H T 1"]
-    encode_qk: Any
+    z: Inexact[Array, "B H T K"] | None = None
+    L: Inexact[Array, "B H T 1"] | None = None
+    encode_qk: Any = None
 
 
-class Block(NamedTuple):
-    """One block of queries against one block of keys."""
+class Sent(NamedTuple):
+    """What a block, or all blocks, send back; the gradients of queries and keys are [B T H K], of x [B T D]."""
 
-    rows: slice
-    columns: slice
+    queries: tuple[Array, Array | None, Array | None]  # ∂q, and what the bias sends to q before it was turned, and x_q
+    keys: tuple[Array, Array, Array | None, Array | None]  # ∂k, ∂v, and so to k and x_k
+    pos: Any  # the gradient of what the bias learns
 
 
 def fits(x_q: Array, x_k: Array, position: Method, tap: Tap) -> bool:
@@ -69,27 +77,13 @@ def fits(x_q: Array, x_k: Array, position: Method, tap: Tap) -> bool:
 def forward_in_blocks(
     p: Params, x_q: Inexact[Array, "B T D"], x_k: Inexact[Array, "B S D"], places: Places, position: Method
 ) -> tuple[Inexact[Array, "B T D"], Cache]:
-    xp = array_namespace(x_q)
     plain = project(x_q, p.W_Q, p.b_Q), project(x_k, p.W_K, p.b_K)
     q, k, c_turn = position.encode_qk(p.pos, *plain, places) if position.has("query_key") else (*plain, None)
     scale = 1 / math.sqrt(plain[0].shape[-1])
     q, k, v = (_dense(by_head(a)) for a in (scale * q, k, project(x_k, p.W_V, p.b_V)))
-    c = Cache(p, x_q, x_k, places, plain, q, k, v, q, q, c_turn)
-
-    z, L = [], []
-    for rows, blocks in _rows(c):
-        q_rows = q[:, :, rows, :]
-        m = xp.full((*q_rows.shape[:-1], 1), -math.inf, dtype=q.dtype)
-        total, z_rows = xp.zeros_like(m), 0.0
-        for block in blocks:
-            scores, _ = _scores(c, block, position)
-            weights, shrink, m, total = absorb(scores, _allowed(c, block), m, total)
-            z_rows = z_rows * shrink + weights @ v[:, :, block.columns, :]
-        some = xp.where(total > 0, total, xp.ones_like(total))
-        z.append(z_rows / some)
-        L.append(xp.where(total > 0, m + xp.log(some), xp.zeros_like(total)))
-    c = c._replace(z=xp.concat(z, axis=2), L=xp.concat(L, axis=2))
-    return join(by_head(c.z), p.W_O, p.b_O), c
+    c = Cache(p, x_q, x_k, places, plain, q, k, v, encode_qk=c_turn)
+    z, L = look_at_all(c, position)
+    return join(by_head(z), p.W_O, p.b_O), c._replace(z=z, L=L)
 
 
 def backward_in_blocks(
@@ -98,41 +92,62 @@ def backward_in_blocks(
     xp, p = array_namespace(dout), c.p
     dz = _dense(by_head(project(dout, permute(p.W_O), None)))
     delta = xp.sum(c.z * dz, axis=-1, keepdims=True)
-    size = -(-c.k.shape[2] // BLOCK)
-    dk: list[Any] = [0.0] * size
-    dv: list[Any] = [0.0] * size
-    dq, felt, dpos_bias = [], _Sum(c), None
-    for rows, blocks in _rows(c):
-        q_rows, dz_rows, dq_rows = c.q[:, :, rows, :], dz[:, :, rows, :], 0.0
-        for block in blocks:
-            scores, c_bias = _scores(c, block, position)
-            dpattern = dz_rows @ transpose(c.v[:, :, block.columns, :])
-            pattern, dscores = give_back(scores, _allowed(c, block), c.L[:, :, rows, :], dpattern, delta[:, :, rows, :])
-            j = block.columns.start // BLOCK
-            dv[j] = dv[j] + transpose(pattern) @ dz_rows
-            dk[j] = dk[j] + transpose(dscores) @ q_rows
-            dq_rows = dq_rows + dscores @ c.k[:, :, block.columns, :]
-            if c_bias is not _NO_BIAS:
-                more, d = position.bias_backward(dscores, c_bias)
-                felt.add(block, more)
-                dpos_bias = d if dpos_bias is None or d is None else map_tree(lambda a, b: a + b, dpos_bias, d)
-        dq.append(dq_rows)
+    (dq_turned, *felt_q), (dk_turned, dv, *felt_k), dpos_bias = send_all_back(dz, delta, c, position)
 
-    scale = 1 / math.sqrt(p.W_Q.shape[-1])
-    turned = scale * by_head(xp.concat(dq, axis=2)), by_head(xp.concat(dk, axis=2))
+    dq_turned = dq_turned / math.sqrt(p.W_Q.shape[-1])
     dq, dk, dpos_turn = (
-        position.encode_qk_backward(*turned, c.encode_qk) if position.has("query_key") else (*turned, None)
+        position.encode_qk_backward(dq_turned, dk_turned, c.encode_qk)
+        if position.has("query_key")
+        else (dq_turned, dk_turned, None)
     )
-    total = felt.total()
-    dq, dk, dv = plus(dq, total.q), plus(dk, total.k), by_head(xp.concat(dv, axis=2))
-    dx_q = plus(join(dq, permute(p.W_Q), None), total.x_q)
-    dx_k = plus(join(dk, permute(p.W_K), None) + join(dv, permute(p.W_V), None), total.x_k)
+    dq, dk = plus(dq, felt_q[0]), plus(dk, felt_k[0])
+    dx_q = plus(join(dq, permute(p.W_Q), None), felt_q[1])
+    dx_k = plus(join(dk, permute(p.W_K), None) + join(dv, permute(p.W_V), None), felt_k[1])
     dparams = Params(
         W_Q=outer(c.x_q, dq), W_K=outer(c.x_k, dk), W_V=outer(c.x_k, dv), W_O=permute(outer(dout, by_head(c.z))),
         b_Q=summed(dq, p.b_Q), b_K=summed(dk, p.b_K), b_V=summed(dv, p.b_V), b_O=summed(dout, p.b_O),
         pos=attention.all_of(p.pos, dpos_turn, dpos_bias),
     )  # fmt: skip
     return dx_q, dx_k, dparams
+
+
+# ------------------------------------------------------------------------------------------ one block
+
+
+def look(
+    block: Cache, m: Array, total: Array, z: Array, position: Method
+) -> tuple[Inexact[Array, "B H t 1"], Inexact[Array, "B H t 1"], Inexact[Array, "B H t K"]]:
+    """m, l and z of the block's queries, once they have seen its keys too."""
+    scores, _ = _scores(block, position)
+    weights, shrink, m, total = absorb(scores, block.places.mask, m, total)
+    return m, total, z * shrink + weights @ block.v
+
+
+def settle(m: Array, total: Array, z: Array) -> tuple[Array, Array]:
+    """z/l and L, after the last block; both are 0 where nothing was seen."""
+    xp = array_namespace(z)
+    some = xp.where(total > 0, total, xp.ones_like(total))
+    return z / some, xp.where(total > 0, m + xp.log(some), xp.zeros_like(total))
+
+
+def send_back(dz: Inexact[Array, "B H t K"], delta: Inexact[Array, "B H t 1"], block: Cache, position: Method) -> Sent:
+    """The block's share of every gradient."""
+    scores, c_bias = _scores(block, position)
+    dpattern = dz @ transpose(block.v)
+    pattern, dscores = give_back(scores, block.places.mask, block.L, dpattern, delta)
+    felt, dpos = position.bias_backward(dscores, c_bias) if position.has("score") else (None, None)
+    felt = Felt() if felt is None else felt
+    dq, dk, dv = dscores @ block.k, transpose(dscores) @ block.q, transpose(pattern) @ dz
+    return Sent((by_head(dq), felt.q, felt.x_q), (by_head(dk), by_head(dv), felt.k, felt.x_k), dpos)
+
+
+def _scores(block: Cache, position: Method) -> tuple[Inexact[Array, "B H t s"], Any]:
+    """The block's scores, with their bias and the bias's cache."""
+    scores = block.q @ transpose(block.k)
+    if not position.has("score"):
+        return scores, None
+    bias, c_bias = position.bias(block.p.pos, *block.plain, block.x_q, block.x_k, block.places)
+    return scores + bias, c_bias
 
 
 @fused
@@ -168,63 +183,82 @@ def give_back(
     return pattern, pattern * (dpattern - delta)
 
 
-# ------------------------------------------------------------------------------------------ blocks
+# ------------------------------------------------------------------------------------------ all blocks
 
 
-def _rows(c: Cache) -> Iterator[tuple[slice, list[Block]]]:
+def look_at_all(c: Cache, position: Method) -> tuple[Inexact[Array, "B H T K"], Inexact[Array, "B H T 1"]]:
+    """z and L."""
+    if is_jax_array(c.q):
+        from . import attention_blocked_jax
+
+        return attention_blocked_jax.look_at_all(c, position)
+    xp = array_namespace(c.q)
+    settled = []
+    for rows, blocks in _rows(c):
+        z = xp.zeros_like(c.q[:, :, rows, : c.v.shape[-1]])  # (a method may have widened q)
+        total, m = z[..., :1], xp.full_like(z[..., :1], -math.inf)
+        for columns in blocks:
+            m, total, z = look(_cut(c, rows, columns), m, total, z, position)
+        settled.append(settle(m, total, z))
+    z, L = (xp.concat(parts, axis=2) for parts in zip(*settled, strict=True))
+    return z, L
+
+
+def send_all_back(dz: Inexact[Array, "B H T K"], delta: Inexact[Array, "B H T 1"], c: Cache, position: Method) -> Sent:
+    if is_jax_array(c.q):
+        from . import attention_blocked_jax
+
+        return attention_blocked_jax.send_all_back(dz, delta, c, position)
+    to_queries, to_keys, dpos = {}, {}, None
+    for rows, blocks in _rows(c):
+        for columns in blocks:
+            sent = send_back(dz[:, :, rows, :], delta[:, :, rows, :], _cut(c, rows, columns), position)
+            to_queries[rows.start] = _sum(to_queries.get(rows.start), sent.queries)
+            to_keys[columns.start] = _sum(to_keys.get(columns.start), sent.keys)
+            dpos = _sum(dpos, sent.pos)
+    return Sent(_joined(to_queries), _joined(to_keys), dpos)
+
+
+def looks_back(places: Places) -> bool:
+    """Whether the mask is the triangle of those that look back only (and padding): else no block may be skipped."""
+    return places.causal and places.mask is not None and places.mask.shape[2] > 1
+
+
+def _rows(c: Cache) -> Iterator[tuple[slice, list[slice]]]:
     """Each block of queries, with the blocks of keys that it may see."""
     T, S = c.q.shape[2], c.k.shape[2]
     for start in range(0, T, BLOCK):
         rows = slice(start, min(start + BLOCK, T))
-        seen = S - T + rows.stop if c.places.causal else S
-        yield rows, [Block(rows, slice(j, min(j + BLOCK, S))) for j in range(0, seen, BLOCK)]
+        seen = S - T + rows.stop if looks_back(c.places) else S
+        yield rows, [slice(j, min(j + BLOCK, S)) for j in range(0, seen, BLOCK)]
 
 
-_NO_BIAS = object()
+def _cut(c: Cache, rows: slice, columns: slice) -> Cache:
+    """One block of queries against one block of keys."""
+    (q, k), ids = c.plain, c.places
+    places = Places(ids.q_ids[..., rows], ids.k_ids[..., columns], _allowed(ids.mask, rows, columns), ids.causal)
+    return Cache(
+        c.p, c.x_q[:, rows, :], c.x_k[:, columns, :], places, (q[:, rows, :, :], k[:, columns, :, :]),
+        c.q[:, :, rows, :], c.k[:, :, columns, :], c.v[:, :, columns, :], L=None if c.L is None else c.L[:, :, rows, :],
+    )  # fmt: skip
 
 
-def _scores(c: Cache, block: Block, position: Method) -> tuple[Inexact[Array, "B H t s"], Any]:
-    """A block of scores, with its bias and the bias's cache. (The queries are divided by √K already.)"""
-    rows, columns = block
-    scores = c.q[:, :, rows, :] @ transpose(c.k[:, :, columns, :])
-    if not position.has("score"):
-        return scores, _NO_BIAS
-    q, k = c.plain
-    places = Places(c.places.q_ids[..., rows], c.places.k_ids[..., columns], _allowed(c, block), c.places.causal)
-    bias, cache = position.bias(
-        c.p.pos, q[:, rows, :, :], k[:, columns, :, :], c.x_q[:, rows, :], c.x_k[:, columns, :], places
-    )
-    return scores + bias, cache
-
-
-def _allowed(c: Cache, block: Block) -> Bool[Array, "..."] | None:
+def _allowed(mask: Bool[Array, "..."] | None, rows: slice, columns: slice) -> Bool[Array, "..."] | None:
     """The block's part of the mask; None where all of it may be seen."""
-    mask, (rows, columns) = c.places.mask, block
     if mask is None:
         return None
     allowed = mask[:, :, rows if mask.shape[2] > 1 else slice(None), columns]
     return None if isinstance(allowed, np.ndarray) and allowed.all() else allowed
 
 
-class _Sum:
-    """What the bias sends back to q, k, x_q and x_k, block by block."""
+def _sum(known: Any, more: Any) -> Any:
+    return more if known is None else map_tree(lambda a, b: a + b, known, more)
 
-    def __init__(self, c: Cache) -> None:
-        self.parts: dict[str, dict[int, Any]] = {}
 
-    def add(self, block: Block, felt: Felt | None) -> None:
-        for name, part in (felt or Felt())._asdict().items():
-            if part is not None:
-                start = (block.rows if name.endswith("q") else block.columns).start
-                known = self.parts.setdefault(name, {})
-                known[start] = known[start] + part if start in known else part
-
-    def total(self) -> Felt:
-        joined = {}
-        for name, parts in self.parts.items():
-            xp = array_namespace(next(iter(parts.values())))
-            joined[name] = xp.concat([parts[start] for start in sorted(parts)], axis=1)
-        return Felt(**joined)
+def _joined(parts: dict[int, Any]) -> Any:
+    """Blocks, by where they start, as one."""
+    each = zip(*(parts[start] for start in sorted(parts)), strict=True)
+    return tuple(None if a[0] is None else array_namespace(a[0]).concat(a, axis=1) for a in each)
 
 
 def _dense(x: Array) -> Array:
