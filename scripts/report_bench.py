@@ -1,6 +1,6 @@
 """docs/experiments/bench.md from what `onelayer bench --json` printed.
 
-onelayer bench grok encoder-decoder language-model-1 language-model-4 long-4096 generation --seconds 25 --json \\
+onelayer bench grok encoder-decoder language-model-1 language-model-4 long-4096 generation --seconds 22 --json \\
     | tail -n 1 > docs/experiments/bench.json
 python scripts/report_bench.py
 """
@@ -12,7 +12,7 @@ from typing import Any
 HERE = Path(__file__).parent.parent / "docs" / "experiments"
 COMMAND = """\
 ```sh
-onelayer bench grok encoder-decoder language-model-1 language-model-4 long-4096 generation --seconds 25 --json \\
+onelayer bench grok encoder-decoder language-model-1 language-model-4 long-4096 generation --seconds 22 --json \\
     | tail -n 1 > docs/experiments/bench.json
 python scripts/report_bench.py
 ```"""
