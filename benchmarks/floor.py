@@ -2,19 +2,22 @@
 
     python benchmarks/floor.py                     beside the step itself, in turn; milliseconds, medians
 
-The operands are as many arrays as the step has, so that none is still in a cache from its last use, and a batch goes in
-shares to the threads as the engine's does. No bias, softmax, GELU, norm, loss or optimizer is in it.
+and the same products of the whole batch in PyTorch, where that is installed. The operands are as many arrays as the
+step has, so that none is still in a cache from its last use, and a batch goes in shares to the threads as the engine's
+does. No bias, softmax, GELU, norm, loss or optimizer is in it.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 
 from onelayer import threads
 from onelayer.arrays import generator
 from onelayer.bench import Case, encoder_decoder, grok, language_model
+from onelayer.bench.measure import PAUSE
 from onelayer.training.engines.memory import keep_freed_memory
 
 Product = tuple[np.ndarray, np.ndarray]
@@ -84,29 +87,40 @@ CASES: dict[str, tuple[Callable[[int], list[Product]], Callable[[], Case]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=30)
     given = parser.parse_args()
     keep_freed_memory()
     for name in given.cases or CASES:
-        products, case = CASES[name]
-        shares = [products(threads.count()) for _ in range(threads.count())]
-        step = next(c for c in case().contenders if c.name == "numpy + numba").make()
-        took: dict[str, list[float]] = {"products": [], "step": []}
-        turns: dict[str, Callable[[], object]] = {
-            "products": lambda s=shares: threads.together(multiply, s),
-            "step": step,
-        }
-        for round in range(given.rounds + 3):
-            for what, do in turns.items():
-                begun = time.perf_counter()
-                do()
-                if round >= 3:
-                    took[what].append(1000 * (time.perf_counter() - begun))
-        flops = sum(2 * a.size * b.shape[-1] for share in shares for a, b in share)
-        floor, whole = (float(np.median(took[what])) for what in ("products", "step"))
-        print(
-            f"{name}: products {floor:.1f} ms ({flops / floor / 1e6:.0f} GFLOP/s), the step {whole:.1f} ms", flush=True
-        )
+        measure(name, *CASES[name], given.rounds)
+
+
+def measure(name: str, products: Callable[[int], list[Product]], case: Callable[[], Case], rounds: int) -> None:
+    shares = [products(threads.count()) for _ in range(threads.count())]
+    flops = sum(2 * a.size * b.shape[-1] for share in shares for a, b in share)
+    turns = {
+        "products": lambda: threads.together(multiply, shares),
+        "the step": next(c for c in case().contenders if c.name == "numpy + numba").make(),
+    }
+    if find_spec("torch"):
+        turns["products in PyTorch"] = in_torch(products(1))
+    took: dict[str, list[float]] = {what: [] for what in turns}
+    for _ in range(rounds):
+        for what, do in turns.items():
+            time.sleep(PAUSE)  # until the last one's threads sleep
+            do()
+            begun = time.perf_counter()
+            do()
+            took[what].append(1000 * (time.perf_counter() - begun))
+    print(f"{name}: {flops / 1e9:.2f} GFLOP of products", flush=True)
+    for what, times in took.items():
+        print(f"    {np.median(times):6.1f} ms    {what}", flush=True)
+
+
+def in_torch(products: list[Product]) -> Callable[[], object]:
+    import torch
+
+    pairs = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in products]
+    return lambda: [torch.matmul(a, b) for a, b in pairs]
 
 
 def multiply(products: list[Product]) -> None:
