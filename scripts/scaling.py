@@ -21,7 +21,7 @@ from onelayer import kernels
 from onelayer.arrays import generator, map_tree
 from onelayer.bench import ours
 from onelayer.fused import using
-from onelayer.sublayers import attention_blocked
+from onelayer.sublayers import attention_blocked, attention_rows
 from onelayer.tasks import Batch
 from onelayer.training import ensemble, recipes
 from onelayer.training import step as steps
@@ -53,10 +53,10 @@ def least(do: Callable[[], Any]) -> float:
 def step(objective: Objective, batch: Batch) -> Callable[[], Any]:
     rules = steps.make_rules(recipes.configure("default"))
     state = steps.start(objective, rules, 0, "float32")
-    stand_ins = kernels.available() | attention_blocked.STAND_INS
+    stand_ins = kernels.available(), attention_rows.STAND_INS, attention_blocked.STAND_INS
 
     def do() -> None:
-        with using(stand_ins):
+        with using(*stand_ins):
             steps.take(state, batch, 0, objective, rules)
 
     return do
@@ -81,9 +81,9 @@ def members(n: int) -> Callable[[], Any]:
     small = {"task": {"p": 31}, "model": {"d_model": 64, "d_mlp": 256}, "engine": "jax"}
     program = ensemble._Program(ensemble.members(recipes.configure("default", small), n))
     jax, jnp = program.jax, program.jnp
-    train = program._all(program._steps, lambda own, ts: (own.state, jnp.asarray(True)))
-    active, ts = jnp.ones(n, bool), jnp.arange(4)
-    return lambda: jax.block_until_ready(train(program.numbers, active, ts))
+    train = program._all(program._steps, lambda own, step, n: (own.state, jnp.asarray(True)))
+    active = jnp.ones(n, bool)
+    return lambda: jax.block_until_ready(train(program.numbers, active, 0, 4))
 
 
 POINTS: dict[str, tuple[tuple[int, ...], Callable[[int], Callable[[], Any]]]] = {

@@ -49,7 +49,8 @@ def decay_verdict(points: list[tuple[float, float, float, float]]) -> str:
         said = f"{slope(np.asarray(data)):.2f}"
         if len(data) >= ENOUGH:
             low, high = bootstrap(data, slope)
-            said += f" (95 % by bootstrap over the runs: {low:.2f} to {high:.2f})"
+            where = "within it" if low <= -1 <= high else "outside it"
+            said += f" (95 % by bootstrap over the runs: {low:.2f} to {high:.2f}; −1 lies {where})"
         return f"{said}, {len(data)} runs"
 
     by_decay, by_rate = [p for p in points if p[0] == 1e-3], [p for p in points if p[1] == 1.0]
