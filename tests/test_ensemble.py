@@ -80,10 +80,17 @@ def test_one_that_does_not_fit_says_so(monkeypatch):
 
 
 def test_groups_side_by_side_give_the_same(monkeypatch):
-    alone = ensemble.train(varied())
+    """Also where the others close ranks once half of them are done: two of these are lost at once."""
+    lost = [resolve(merge(TINY, {"seed": seed, "optimizer": {"lr": 1e200}})) for seed in (4, 5)]
+    configs = [lost[0], *varied()[:1], lost[1], *varied()[1:2]]
+    alone = ensemble.train(configs)
     monkeypatch.setattr(ensemble._Program, "_on_cpu", staticmethod(lambda device: False))
-    together = ensemble.train(varied())
-    assert together.side_by_side > 1
+    monkeypatch.setattr(ensemble._Size, "paid", lambda self, compiled: True)
+    sizes = []
+    monkeypatch.setattr(ensemble, "_Size", lambda compiled, made=ensemble._Size: sizes.append(1) or made(compiled))
+    together = ensemble.train(configs)
+    assert together.side_by_side > 1 and len(sizes) == 2
+    assert [m.diverged for m in together.members] == [True, False, True, False]
     for a, b in zip(alone.members, together.members, strict=True):
         np.testing.assert_allclose(np.array(a.curve), np.array(b.curve), atol=1e-12)
 
