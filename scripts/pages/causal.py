@@ -183,7 +183,7 @@ by {told(middle(gained(UNCHANGED)))} with it.
 def delay(by: dict[str, Rows], kind: str) -> str:
     pairs = list(zip(of(by, kind, "sustained"), of(by, UNCHANGED, "sustained"), strict=True))
     known = [a - b for a, b in pairs if a is not None and b is not None]
-    missing = f" ({len(pairs) - len(known)} never)" if len(known) < len(pairs) else ""
+    missing = f", {len(pairs) - len(known)} never" if len(known) < len(pairs) else ""
     return (told(middle(known)) if known else "") + missing if known else f"never ({len(pairs)})"
 
 
@@ -252,7 +252,7 @@ def scale_verdict(by: dict[str, Rows]) -> str:
 def draw(by: dict[str, Rows]) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
     lines(left, by, (UNCHANGED, *causal.BRANCHES), f"branches off step {causal.MEMORISED}")
-    lines(right, by, GIVEN, "the embedding")
+    lines(right, by, GIVEN, "another network, its embedding")
     left.axvline(causal.MEMORISED, color="#999999", lw=0.8, ls=":")
     left.set(ylabel="test accuracy", ylim=(0, 1.03))
     save(figure, "causal")
