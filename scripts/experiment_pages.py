@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from pages import (
     addition,
+    causal,
     critical_data,
     decay_law,
     fraction,
@@ -29,6 +30,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "optimizers": optimizers.page,
     "addition": addition.page,
     "critical-data": critical_data.page,
+    "causal": causal.page,
     "learn-or-memorise": learn_or_memorise.page,
 }
 

@@ -275,6 +275,9 @@ def test_a_run_of_parity_is_analysed(tmp_path, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["measures"].keys() >= {"walsh_support_share", "walsh_by_degree", "parity_excluded_loss", "weight_norm"}
     assert "embedding_gini" in facts["skipped"]
+    assert "random labels" in facts["measures"]["parity_excluded_loss"]["reads_high_on"]  # the controls of parity
+    assert cli.run(["report", str(run)]) == 0
+    assert "Networks with nothing to find read no worse: random labels" in (run / "report.html").read_text("utf-8")
 
 
 # ---------------------------------------------------------------------------------------------------- the landscape
@@ -454,20 +457,29 @@ def test_a_mark_says_that_a_control_reads_as_high():
     assert not controls.stands_out(1.0, 1.05, False)
 
 
-def test_the_table_of_controls_is_consistent_and_on_its_page():
-    rows = controls.table()["measures"]
-    names = {row.partition(":")[0] for row in rows}
-    without = {"walsh_support_share", "walsh_by_degree", "parity_restricted_loss", "parity_excluded_loss"}
-    assert names == MEASURES.keys() - without
-    for row, told in rows.items():
+@pytest.mark.parametrize(("setting", "facts"), [("sum", {}), ("parity", {"support": None})])
+def test_the_tables_of_controls_are_consistent_and_on_their_page(setting, facts):
+    told = controls.settings()[setting]
+    for row, values in told["measures"].items():
         high = MEASURES[row].high if row in MEASURES else None
-        marked = [c for c in controls.NULL if high is not None and c in told
-                  and not controls.stands_out(told["real"], told[c], high)]  # fmt: skip
-        assert told.get("marked", []) == marked, row
-        assert controls.reads_high_on(row) == marked
-    assert "untrained" in controls.reads_high_on("gradient_symmetricity")
-    assert controls.reads_high_on("cosine_variance_explained") == []
-    assert controls.markdown() in (ROOT / "docs" / "controls.md").read_text("utf-8")
+        marked = [c for c in told["null"] if high is not None and c in values
+                  and not controls.stands_out(values["real"], values[c], high)]  # fmt: skip
+        assert values.get("marked", []) == marked, row
+        assert controls.reads_high_on(row, facts) == marked
+    assert controls.markdown(setting) in (ROOT / "docs" / "controls.md").read_text("utf-8")
+
+
+def test_every_measure_has_its_controls():
+    names = {setting: {row.partition(":")[0] for row in told["measures"]}
+             for setting, told in controls.settings().items()}  # fmt: skip
+    assert names["sum"] | names["parity"] == MEASURES.keys()
+    for setting in controls.settings().values():
+        for row, values in setting["measures"].items():
+            wanted = {"real", *setting["null"]}
+            assert MEASURES.get(row) is None or MEASURES[row].high is None or len(wanted & values.keys()) > 2, row
+    assert names["parity"] >= {name for name, m in MEASURES.items() if "parity" in m.needs or not m.needs}
+    assert "untrained" in controls.reads_high_on("gradient_symmetricity", {})
+    assert controls.reads_high_on("cosine_variance_explained", {}) == []
 
 
 def test_the_constant_network_of_the_controls_gives_one_answer():

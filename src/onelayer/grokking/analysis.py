@@ -101,7 +101,7 @@ def measure(name: str, subject: Subject, twin: Subject) -> dict[str, Any]:
     m = MEASURES[name]
     value, control = m.of(subject), m.of(twin)
     marked = None if m.high is None else not controls.stands_out(value, control, m.high)
-    known = [name for name in controls.reads_high_on(name) if name != "untrained"]
+    known = [name for name in controls.reads_high_on(name, subject.task.facts) if name != "untrained"]
     value, control = _called(value, subject), _called(control, subject)
     return {
         "value": value, "definition": m.definition, "reference": m.reference, "control": control,
