@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from onelayer.grokking import analysis, losses, progress
+from onelayer.arrays import unflatten
+from onelayer.grokking import analysis, losses, progress, spectra
 from onelayer.grokking.subject import Subject, open_subject
 from onelayer.studies.grid import first_below, rounded
 from onelayer.training.run_directory import Run
@@ -58,9 +59,22 @@ def study(path: Path) -> dict[str, Any]:
         "next_frequency": next_frequency(last),
         "phases": progress.phases(curve["step"], curve["excluded_loss"], steps, losses)._asdict(),
         "measures": {name: {side: m[side] for side in ("value", "control")} for name, m in found.measures.items()},
+        "specialised": specialised(run, last),
         "progress": {name: column.tolist() for name, column in curve.items()},
         "analysis_seconds": round(time.perf_counter() - started),
     }
+
+
+EVERY = 2000  # steps from one count of the neurons to the next
+
+
+def specialised(run: Run, last: Subject) -> dict[int, float]:
+    """step -> the share of neurons with more than .85 of their variance at one frequency."""
+    found = {}
+    for step in (step for step in run.snapshots if step and step % EVERY == 0):
+        s = last.moved(unflatten(run.parameters(step), last.params), last.key_frequencies)
+        found[step] = spectra.neuron_specialisation(s)
+    return found
 
 
 def above_noise(measures: dict[str, Any]) -> list[int]:

@@ -25,6 +25,8 @@ NAMES = {  # (recipe, changes): how a row is called
     ("default",): "`default`: AdamW, rate 0.01, decay 1",
     ("omnigrok-2022",): "`omnigrok-2022`: constant norm, α = 0.8",
     ("muon",): "`muon`: p = 97, 40 %, two blocks, hidden matrices",
+    ("power-2022",): "`power-2022`: x / y mod 97, 50 %, two blocks, batches of 512",
+    ("grokfast-2024",): "`grokfast-2024`: x * y mod 97, 50 %, two blocks, batches of 512",
 }  # fmt: skip
 LITERATURE = (
     ("Nanda et al. 2023, AdamW, decay 1", "this net, this task", "–", "about 8,000 to 9,300 (test loss < 0.1)", "–"),
