@@ -95,7 +95,7 @@ The phases' ends are found by a rule (docs/grokking.md), theirs were read off by
 checkpoints, 250 steps apart. The lowest test accuracy of any seed after it had first crossed 99 % was \
 {min(r["lowest_after"] for r in rows):.4f}: none fell back.
 
-![Losses, restricted and excluded loss, and the weights' norm of every seed](replication.png)
+![Losses, and restricted and excluded loss, of every seed](replication.png)
 
 *Every seed a thin line; the grey lines are the ends of the phases, medians of the seeds. What rises and falls
 does so in the same order in each.*
