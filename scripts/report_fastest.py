@@ -94,6 +94,17 @@ def searched() -> str:
     return "\n".join(lines)
 
 
+def lost_again(order: list[Any], by_recipe: dict[Any, list[dict[str, Any]]]) -> str:
+    """Which recipes fell below 90 % after they had sustained 99 %, in how many of their seeds."""
+    found = []
+    for name in order:
+        done = [r for r in by_recipe[name] if r["sustained"] is not None]
+        fell = [r for r in done if r["lowest_after"] < 0.9]
+        if fell:
+            found.append(f"`{name[0]}` in {len(fell)} of {len(done)}")
+    return f"\nBelow 90 % again, for a while, after 99 %: {', '.join(found)} seeds." if found else ""
+
+
 def page() -> str:
     scores = json.loads(SCORES.read_text("utf-8"))
     by_recipe: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -101,6 +112,7 @@ def page() -> str:
         by_recipe.setdefault((score["recipe"], *score["changes"]), []).append(score)
     order = [name for name in NAMES if name in by_recipe]
     rows = "\n".join(row(NAMES[name], by_recipe[name]) for name in order)
+    lost = lost_again(order, by_recipe)
     grids = "; ".join(
         f"{NAMES[n].split(':')[0]}, every {by_recipe[n][0]['every']} up to {by_recipe[n][0]['limit']}"
         for n in order
@@ -139,6 +151,7 @@ Pairs are median / worst.
 {rows}
 
 Evaluated: {grids}. The seconds are those of a machine shared with other work, without evaluations.
+{lost}
 
 The delay between memorising and generalising is what grokking is named for. `fastest` has next to none: it is fast
 generalisation, not fast grokking, and a study of the delay should not start from it.
