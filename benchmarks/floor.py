@@ -66,9 +66,10 @@ def grokking(share: int) -> list[Product]:
     return [*tables, *linear(rows, 128, 128), *forward(rows, 128, 512), *linear(rows, 128, 114)]
 
 
-def language(share: int) -> list[Product]:
+def language(share: int, layers: int = 1) -> list[Product]:
     B = 64 // share
-    return [*block(B, 64, 128, 512, 4), *linear(64 * B, 128, language_model.V)]
+    blocks = [product for _ in range(layers) for product in block(B, 64, 128, 512, 4)]
+    return [*blocks, *linear(64 * B, 128, language_model.V)]
 
 
 def both(share: int) -> list[Product]:
@@ -80,6 +81,7 @@ def both(share: int) -> list[Product]:
 CASES: dict[str, tuple[Callable[[int], list[Product]], Callable[[], Case]]] = {
     "grok": (grokking, grok.case),
     "language-model-1": (language, lambda: language_model.case(1)),
+    "language-model-4": (lambda share: language(share, 4), lambda: language_model.case(4)),
     "encoder-decoder": (both, encoder_decoder.case),
 }
 
