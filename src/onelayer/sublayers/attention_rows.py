@@ -107,7 +107,7 @@ def in_rows_backward(
 
     np.matmul(c.pattern.swapaxes(-1, -2), dz, out=_heads(dv))
     dscores = softmax.backward(np.matmul(dz, c.v.swapaxes(-1, -2)), softmax.Cache(c.pattern))
-    felt, dpos_turn, dpos_bias = None, None, None
+    felt, dpos_turn, dpos_bias = Felt(), None, None
     if plain:
         np.matmul(dscores, c.k, out=_heads(dq))
         np.matmul(dscores.swapaxes(-1, -2), c.q, out=_heads(dk))
@@ -116,10 +116,9 @@ def in_rows_backward(
         if position.has("query_key"):
             *turned, dpos_turn = position.encode_qk_backward(*turned, c.encode_qk)
         if position.has("score"):
-            felt, dpos_bias = position.bias_backward(dscores, c.bias)
-        felt = Felt() if felt is None else felt
+            more, dpos_bias = position.bias_backward(dscores, c.bias)
+            felt = felt if more is None else more
         dq[:], dk[:] = plus(turned[0], felt.q), plus(turned[1], felt.k)
-    felt = Felt() if felt is None else felt
 
     rows_of, W = [a.reshape(-1, a.shape[2] * H * K) for a in dy], [joint.W for joint in c.joints]
     (rows_q, rows_kv), (W_q, W_kv) = ((a[0][:, : H * K], a[-1][:, -2 * H * K :]) for a in (rows_of, W))
