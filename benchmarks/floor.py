@@ -91,6 +91,9 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=30)
     given = parser.parse_args()
+    unknown = [name for name in given.cases if name not in CASES]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; allowed: {', '.join(CASES)}")
     keep_freed_memory()
     for name in given.cases or CASES:
         measure(name, *CASES[name], given.rounds)

@@ -157,12 +157,15 @@ PARTS: dict[str, Callable[[list[int]], Found]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, unless named")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all, unless named")
     parser.add_argument("--members", type=int, nargs="+", default=[1, 16, 256, 1024])
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if given.parts == ["digests"]:
         return say(json.dumps(digests()))
+    unknown = [name for name in given.parts if name not in PARTS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; allowed: {', '.join(PARTS)}")
     device = jax.devices()[0]
     found: dict[str, Any] = {
         "device": f"{device.platform}: {device.device_kind}", "jax": jax.__version__, "numpy": np.__version__,

@@ -56,8 +56,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| | median | least | most |", "|---|---|---|---|"]
     for what, name in ROWS.items():
         values = [row[name] for row in rows]
-        told = [middle(values).median, min(values), max(values)]  # each has generalised
-        lines.append(f"| {what} | {' | '.join(f'{x:.3g}' for x in told)} |")
+        ordered = sorted(np.inf if x is None else x for x in values)
+        told = middle(values).median, ordered[0], ordered[-1]
+        cells = ("never" if np.isinf(x) else f"{x:.3g}" for x in told)
+        lines.append(f"| {what} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

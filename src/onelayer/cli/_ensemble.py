@@ -31,7 +31,7 @@ def grok_many(config: RunConfig, seeds: int, out: Path | None, no_report: bool, 
     path.mkdir(parents=True, exist_ok=True)
     facts = report.facts(result) | {"config": config.as_dict(), "run": str(path)}
     replace_file(path / "ensemble.json", (json.dumps(plain(facts), indent=1) + "\n").encode())
-    text = report.sentence(result).replace("; ", "\n") + f"\nkept    {path / 'ensemble.json'}"
+    text = "\n".join([*report.sentences(result), f"kept    {path / 'ensemble.json'}"])
     if not no_report:
         text += f"\nreport  {report.write(result, path / 'ensemble.html')}"
     answer(facts, text, as_json=as_json)

@@ -37,6 +37,8 @@ def bench(
 
     if rounds < 3:
         raise BadInput(f"a median needs 3 rounds or more; received rounds={rounds}")
+    if not seconds > 0:
+        raise BadInput(f"a case needs a time above 0 s; received seconds={seconds:g}")
     chosen = [benches.get(name) for name in cases or benches.CASES]
     known = {contender.name for case in chosen for contender in case.contenders}
     for name in only:

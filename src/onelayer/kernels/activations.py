@@ -30,20 +30,20 @@ def _scaled_erfc(u: float) -> float:
     return terms / (u * math.sqrt(math.pi))
 
 
+def _scaled(place: float) -> float:
+    """W where (u − k)/(u + k) is `place`. Inside a kernel the polynomials below stand for it."""
+    return _scaled_erfc(_K * (1 + place) / (1 - place))
+
+
 def _series(terms: int) -> list[float]:
     def w(y: np.ndarray) -> np.ndarray:
-        return np.array([_scaled_erfc(_K * (1 + float(v)) / (1 - float(v))) for v in y])
+        return np.array([_scaled(float(v)) for v in y])
 
     fit: Any = chebyshev.chebinterpolate  # the type stubs know functions of one number only
     return chebyshev.cheb2poly(fit(w, terms - 1)).tolist()
 
 
 _W32, _W64 = horner(_series(13), np.float32), horner(_series(30), np.float64)
-
-
-def _scaled(place: Any) -> Any:
-    """W where (u − k)/(u + k) is `place`, inside a kernel, in its precision."""
-    raise NotImplementedError("compiled code alone calls this")
 
 
 @overload(_scaled)

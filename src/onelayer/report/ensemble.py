@@ -11,7 +11,7 @@ from .figures import plots
 from .page import render
 from .section import Panel, Section
 
-__all__ = ["facts", "sentence", "write"]
+__all__ = ["facts", "sentences", "write"]
 
 
 def facts(ensemble: Ensemble) -> dict[str, Any]:
@@ -41,19 +41,19 @@ def facts(ensemble: Ensemble) -> dict[str, Any]:
     }
 
 
-def sentence(ensemble: Ensemble) -> str:
-    """The distribution, in words."""
+def sentences(ensemble: Ensemble) -> list[str]:
+    """The distribution, in words: what was reached, when, and what it took."""
     first, n = ensemble.members[0].config.stop, len(ensemble.members)
     said = [f"{n - ensemble.failures} of {n} members sustained {first.metric.replace('_', ' ')} {first.threshold:g}"]
     for words, name in (("memorised", "step_memorised"), ("sustained", "step_sustained")):
         d = ensemble.distribution(name)
         parts = {key: "never" if value is None else f"{value:g}" for key, value in d.items()}
         said.append(
-            f"{words}: median step {parts['median']} (95 % interval {parts['low']} to {parts['high']}; "
+            f"{words}: median step {parts['median']} (95 % interval {parts['low']} to {parts['high']}, "
             f"first {parts['least']}, last {parts['most']})"
         )
     said.append(f"{ensemble.seconds:.1f} s on {ensemble.device}, and {ensemble.compiled:.1f} s of compilation")
-    return "; ".join(said)
+    return said
 
 
 def figure(ensemble: Ensemble) -> Any:
@@ -77,7 +77,7 @@ def write(ensemble: Ensemble, path: Path) -> Path:
     config = ensemble.members[0].config
     section = Section(
         "When the members generalised",
-        sentence(ensemble) + ".",
+        "; ".join(sentences(ensemble)) + ".",
         (
             Panel(
                 figure(ensemble),

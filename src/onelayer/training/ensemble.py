@@ -303,7 +303,8 @@ class _Program:
         found = tuple(
             Member(self.configs[i], figures[i], int(ends[i]), bool(diverged[i]), tuple(curves[i])) for i in range(M)
         )
-        name = f"{self.device.platform}: {self.device.device_kind}"
+        platform, kind = self.device.platform, self.device.device_kind
+        name = platform.upper() if kind == platform else f"{platform.upper()} ({kind})"
         return Ensemble(found, seconds, self.compile_seconds, self.bytes, self.group, name)
 
 
