@@ -5,15 +5,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import attentions
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from onelayer import fused, positions
-from onelayer.arrays import flatten, generator, map_tree, natural
-from onelayer.models import decoder_only
-from onelayer.models.config import ModelConfig
+from onelayer.arrays import generator, map_tree, natural
 from onelayer.models.decoder_only import look_mask
 from onelayer.positions import Places, Size
 from onelayer.sublayers import attention, attention_blocked
@@ -37,20 +36,7 @@ def random(*shape: int) -> np.ndarray:
 
 
 def drawn(method: positions.Method, size: Size) -> attention.Params:
-    pos = method.init(generator(0, "pos"), size) if method.in_attention else None
-    pos = map_tree(lambda a: a + 0.3 * random(*a.shape), pos)
-    weights = (0.5 * random(H, D, K), 0.4 * random(H, D, K), random(H, D, K), random(H, K, D))
-    return attention.Params(*weights, random(H, K), random(H, K) + 1, random(H, K) - 1, random(D), pos)
-
-
-def equal(got: Any, expected: Any) -> None:
-    a, b = flatten(got), flatten(expected)
-    assert a.keys() == b.keys()
-    for name in a:
-        if name.endswith("b_K"):  # a constant added to all keys is not felt: what is left is rounding
-            assert np.abs(a[name] - b[name]).max() < 1e-11
-        else:
-            assert np.linalg.norm(a[name] - b[name]) <= 1e-12 * (np.linalg.norm(b[name]) or 1), name
+    return attentions.drawn(method, size, random)
 
 
 def agree(p: Any, x_q: Any, x_k: Any, places: Places, method: positions.Method) -> None:
@@ -62,7 +48,7 @@ def agree(p: Any, x_q: Any, x_k: Any, places: Places, method: positions.Method) 
         out, c = attention.forward(p, x_q, x_k, places, method)
         got = out, *attention.backward(dout, c, method)
     assert isinstance(c, attention_blocked.Cache)
-    equal(got, expected)
+    attentions.equal(got, expected)
 
 
 @pytest.mark.parametrize("name", PAIRWISE)
@@ -120,23 +106,11 @@ def test_on_every_backend(xp):
     places = Places(natural(T), natural(T), look_mask(T, T, True, None, x), True)
     out, c = attention.forward(p, x, x, places, method)
     expected = out, *attention.backward(random(B, T, D), c, method)
-    equal(xp(both, p, x, random(B, T, D)), expected)
+    attentions.equal(xp(both, p, x, random(B, T, D)), expected)
 
 
 def test_a_whole_model():
-    shape: dict[str, Any] = {"vocab_size": 11, "n_ctx": T, "d_model": 12, "n_heads": 3, "d_mlp": 9, "n_layers": 2}
-    cfg = ModelConfig(**shape, norm="pre", position="rope")
-    p, tokens = decoder_only.init(cfg, 0), generator(0, "tokens").integers(0, 11, (B, T))
-    dlogits = random(B, T, 11)
-
-    def gradients() -> dict[str, Any]:
-        _, c = decoder_only.forward(p, tokens, cfg)
-        return flatten(decoder_only.backward(dlogits, c, cfg))
-
-    expected = gradients()
-    with fused.using(attention_blocked.STAND_INS):
-        for name, value in gradients().items():
-            assert np.linalg.norm(value - expected[name]) <= 1e-12 * np.linalg.norm(expected[name]), name
+    attentions.equal_in_a_model(attention_blocked.STAND_INS, B, T, norm="pre", position="rope")
 
 
 def test_memory_grows_with_length_not_with_its_square(monkeypatch):
@@ -192,7 +166,7 @@ def drawn_for(case: Case, *, n: int = T, keys: int = T, batch: int = B) -> tuple
 
 def agree_in_jax(case: Case, given: tuple[Any, ...]) -> None:
     """Compiled by JAX, against plain attention in NumPy."""
-    equal(map_tree(np.asarray, jax.jit(case.in_blocks)(*map_tree(jnp.asarray, given))), case(*given))
+    attentions.equal(map_tree(np.asarray, jax.jit(case.in_blocks)(*map_tree(jnp.asarray, given))), case(*given))
 
 
 @pytest.mark.parametrize("name", ["none", "rope", *(n for n in PAIRWISE if positions.get(n).has("score"))])
@@ -238,7 +212,7 @@ def test_jax_side_by_side(name):
     members = [map_tree(lambda a, i=i: a + 0.1 * i * random(*a.shape), drawn_for(case)) for i in range(3)]
     got = jax.jit(jax.vmap(case.in_blocks))(*map_tree(lambda *a: jnp.stack(a), *members))
     for i, given in enumerate(members):
-        equal(map_tree(lambda a, i=i: np.asarray(a[i]), got), case(*given))
+        attentions.equal(map_tree(lambda a, i=i: np.asarray(a[i]), got), case(*given))
 
 
 def test_jax_memory_grows_with_length_and_the_program_does_not(monkeypatch):

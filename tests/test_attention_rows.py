@@ -2,13 +2,12 @@
 
 from typing import Any
 
+import attentions
 import numpy as np
 import pytest
 
 from onelayer import fused, kernels, positions
-from onelayer.arrays import flatten, generator, map_tree, natural
-from onelayer.models import decoder_only
-from onelayer.models.config import ModelConfig
+from onelayer.arrays import generator, natural
 from onelayer.models.decoder_only import look_mask
 from onelayer.positions import Places, Size
 from onelayer.sublayers import attention, attention_blocked, attention_rows
@@ -22,10 +21,7 @@ def random(*shape: int) -> np.ndarray:
 
 
 def drawn(method: positions.Method, size: Size) -> attention.Params:
-    pos = method.init(generator(0, "pos"), size) if method.in_attention else None
-    pos = map_tree(lambda a: a + 0.3 * random(*a.shape), pos)
-    weights = (0.5 * random(H, D, K), 0.4 * random(H, D, K), random(H, D, K), random(H, K, D))
-    return attention.Params(*weights, random(H, K), random(H, K) + 1, random(H, K) - 1, random(D), pos)
+    return attentions.drawn(method, size, random)
 
 
 def agree(p: attention.Params, x_q: Any, x_k: Any, places: Places, method: positions.Method, same: bool = True) -> None:
@@ -36,13 +32,7 @@ def agree(p: attention.Params, x_q: Any, x_k: Any, places: Places, method: posit
         out, c = attention.forward(p, x_q, x_k, places, method)
         got = out, *attention.backward(dout, c, method)
     assert isinstance(c, attention_rows.Cache) and len(c.joints) == (1 if same else 2)
-    a, b = flatten(got), flatten(expected)
-    assert a.keys() == b.keys()
-    for name in a:
-        if name.endswith(("b_K", "pos.b_in")):  # what moves all scores of a row alike is not felt: all rounding
-            assert np.abs(a[name] - b[name]).max() < 1e-11, name
-        else:
-            assert np.linalg.norm(a[name] - b[name]) <= 1e-12 * (np.linalg.norm(b[name]) or 1), name
+    attentions.equal(got, expected, unfelt=(*attentions.UNFELT, "pos.b_in"))
 
 
 @pytest.mark.parametrize("name", [n for n in positions.available() if not positions.get(n).has("value")])
@@ -105,17 +95,4 @@ def test_long_contexts_go_in_blocks_before(monkeypatch, long):
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_a_whole_model(norm):
-    shape: dict[str, Any] = {"vocab_size": 11, "n_ctx": T, "d_model": 12, "n_heads": 3, "d_mlp": 9, "n_layers": 2}
-    cfg = ModelConfig(**shape, norm=norm, position="learned", attention_bias=True)
-    p, tokens = decoder_only.init(cfg, 0), generator(0, "tokens").integers(0, 11, (B, T))
-    dlogits = random(B, T, 11)
-
-    def gradients() -> dict[str, Any]:
-        _, c = decoder_only.forward(p, tokens, cfg)
-        return flatten(decoder_only.backward(dlogits, c, cfg))
-
-    expected = gradients()
-    with fused.using(attention_rows.STAND_INS):
-        for name, value in gradients().items():
-            off = np.linalg.norm(value - expected[name])
-            assert off <= (1e-12 * np.linalg.norm(expected[name]) if not name.endswith("b_K") else 1e-12), name
+    attentions.equal_in_a_model(attention_rows.STAND_INS, B, T, norm=norm, position="learned", attention_bias=True)

@@ -106,6 +106,8 @@ def test_peers_have_as_many_weights_as_ours(name, monkeypatch):
 def test_command(capsys):
     assert cli.run(["bench", "generation", "--rounds", "2"]) == 2
     assert "3 rounds" in capsys.readouterr().err
+    assert cli.run(["bench", "generation", "--seconds", "0"]) == 2
+    assert "above 0 s" in capsys.readouterr().err
     assert cli.run(["bench", "gork"]) == 2
     assert "grok" in capsys.readouterr().err
     assert cli.run(["bench", "grok", "--only", "tensorflow"]) == 2

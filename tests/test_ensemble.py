@@ -113,6 +113,7 @@ def test_command(tmp_path, capsys):
     tokens = ["grok", "--seeds", "3", *small, "--json"]
     assert cli.run([*tokens, "--out", str(out)]) == 0
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert said["device"] == "CPU"
     assert [m["seed"] for m in said["members"]] == [0, 1, 2]
     assert said["step_sustained"]["median"] is None and said["failures"] == 3
     assert said["precision"] == "float32"

@@ -23,9 +23,9 @@ import numpy as np
 from array_api_compat import array_namespace, is_jax_array, is_numpy_array
 
 __all__ = [
-    "Array", "Tap", "array_namespace", "at_scope", "constant", "erf", "flatten", "gather_rows", "generator", "keep",
-    "map_tree", "natural", "real_part", "scaled_ids", "scatter_add_rows", "sigmoid", "sin_cos", "softplus", "sum_outer",
-    "sum_to", "turn_pairs", "unflatten", "zeros_like_tree",
+    "Array", "Tap", "array_namespace", "at_scope", "constant", "erf", "flatten", "gather_rows", "generator",
+    "is_jax_array", "keep", "map_tree", "natural", "real_part", "scaled_ids", "scatter_add_rows", "sigmoid", "sin_cos",
+    "softplus", "sum_outer", "sum_to", "turn_pairs", "unflatten", "zeros_like_tree",
 ]  # fmt: skip
 
 Array: TypeAlias = Any  # NumPy, JAX, PyTorch or array-api-strict; shapes stand in the jaxtyping annotations

@@ -30,10 +30,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import is_jax_array
 from jaxtyping import Bool, Inexact
 
-from ..arrays import Array, Tap, array_namespace, keep, map_tree
+from ..arrays import Array, Tap, array_namespace, is_jax_array, keep, map_tree
 from ..fused import fused
 from ..positions import Felt, Method, Places
 from . import attention
