@@ -6,6 +6,7 @@ import math
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -247,3 +248,20 @@ def test_grok_measures_and_can_be_told_not_to(tmp_path, capsys):
     capsys.readouterr()
     assert cli.run(["grok", *small, "--evaluation.measures", '["gini"]', "--out", str(tmp_path / "c")]) == 2
     assert "embedding_gini" in capsys.readouterr().err
+
+
+def test_a_measure_keeps_blas_to_one_thread(tmp_path):
+    """Threads that wait awake after a product would take their cores from the next steps."""
+    from threadpoolctl import threadpool_info
+
+    seen = []
+
+    def watch(config: Any, task: Any) -> Any:
+        def measure(params: Any, answers: Any) -> dict[str, Any]:
+            seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+            return {}
+
+        return measure
+
+    train(tiny(P7, {"steps": 5}), tmp_path / "run", probe=watch)
+    assert seen and set(seen) == {1}

@@ -106,5 +106,8 @@ def test_blas_has_its_threads_back(three):
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
     before = blas()
+    with threads.alone():
+        assert blas() == [1] * len(before)
+    assert blas() == before
     assert threads.together(lambda i: blas(), range(2)) == [[1] * len(before)] * 2
     assert blas() == before

@@ -2,11 +2,15 @@
 
 together(f, items)   f(item) for every item, each thread taking the next one that is left, the results in order. NumPy
                      and the kernels let go of Python's lock while they compute: the threads do run side by side.
+alone()              a context in which BLAS keeps to one thread
 count()              how many threads a piece of work may use: all of them, or 1 within a share of `together`.
 
 Within a share, BLAS keeps to the share's own thread (by the library `threadpoolctl`). Several products side by side, a
 thread each, beat one product after the other on several threads: nothing waits for the slowest between two of them,
 and what lies between the products is shared out as well.
+
+Work between steps that is not shared out keeps BLAS to one thread as well: after a product on several, OpenBLAS's
+threads wait awake for a tenth of a second and take their cores from the next steps.
 
 OMP_NUM_THREADS bounds the number, as it does for NumPy's BLAS.
 """
@@ -18,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
-__all__ = ["count", "spread", "together"]
+__all__ = ["alone", "count", "spread", "together"]
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -50,6 +54,11 @@ def count() -> int:
     return 1 if _sharing.get() else _allowed(os.getpid())
 
 
+def alone() -> Any:
+    """Inside, BLAS works on the caller's thread only."""
+    return _blas(os.getpid()).limit(limits=1)
+
+
 def spread(work: Callable[[int], Any], shares: int) -> None:
     """work(0), work(1) … work(shares - 1) side by side; the caller's thread does the first."""
     others = [_pool(os.getpid()).submit(work, share) for share in range(1, shares)]
@@ -66,11 +75,11 @@ def together(f: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
     waiting, found = iter(range(len(items))), [None] * len(items)  # a list's iterator hands out each place once
     contexts = [contextvars.copy_context() for _ in range(workers)]  # which kernels are in use is a matter of context
 
-    def alone() -> None:
+    def take_turns() -> None:
         _sharing.set(True)
         for place in waiting:
             found[place] = f(items[place])  # type: ignore[call-overload]
 
-    with _blas(os.getpid()).limit(limits=1):
-        spread(lambda worker: contexts[worker].run(alone), workers)
+    with alone():
+        spread(lambda worker: contexts[worker].run(take_turns), workers)
     return found  # type: ignore[return-value]

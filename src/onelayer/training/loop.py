@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import threads
 from ..arrays import flatten, unflatten
 from ..errors import BadInput
 from ..models.config import ModelConfig
@@ -320,7 +321,8 @@ class _Session:
         record: dict[str, Any] = {"step": step, **values}
         if self.measure is not None and measuring.due(self.config.evaluation, record, self.measured):
             started = time.monotonic()
-            record[measuring.KEY] = self.measure(self.engine.to_host(state).params, self.engine.answers(state))
+            with threads.alone():
+                record[measuring.KEY] = self.measure(self.engine.to_host(state).params, self.engine.answers(state))
             self.measured = record
             self.measuring += time.monotonic() - started
         return record
