@@ -9,7 +9,7 @@ from backends import needs
 from onelayer import fused, kernels
 from onelayer.arrays import flatten, generator, map_tree
 from onelayer.layers import activations, cross_entropy, embedding, layer_norm, linear, rms_norm, softmax
-from onelayer.models import decoder_only, tables
+from onelayer.models import circuits, decoder_only, tables
 from onelayer.models.config import ModelConfig
 from onelayer.optimizers import adamw
 
@@ -197,6 +197,35 @@ def test_tables(batch, dtype):
 
     names = ["models.tables.look", "models.tables.look_backward"]
     agree(both, p, random(batch, 1, 7, purpose="dlogits"), dtype=dtype, names=names)
+
+
+@pytest.mark.parametrize(
+    ("heads", "batch", "options"),
+    [(4, 23, {}), (4, 900, {"unembed_bias": True}), (1, 60, {}), (6, 60, {"mlp_bias": False})],
+)
+def test_circuits(heads, batch, options, dtype):
+    shape: dict[str, Any] = {"vocab_size": 7, "n_ctx": 3, "d_model": 16, "n_heads": heads, "d_head": 9, "d_mlp": 21}
+    cfg = ModelConfig(**shape, **options)
+    p = map_tree(lambda a: a + 0.3 * random(*a.shape), decoder_only.init(cfg, 0))
+    tokens = generator(2, "tokens").integers(0, 5, (batch, 3))  # two tokens never occur: their rows feel nothing
+
+    def both(p: Any, dlogits: Any) -> Any:
+        logits, c = circuits.forward(p, tokens, cfg)
+        return logits, circuits.backward(dlogits, c, cfg)
+
+    names = ["models.circuits.look", "models.circuits.look_backward"]
+    agree(both, p, random(batch, 1, 7, purpose="dlogits"), dtype=dtype, names=names)
+
+
+def test_circuits_of_many_positions_are_products():
+    """Beyond K/3 positions more rows would be added up than the product has."""
+    shape: dict[str, Any] = {"vocab_size": 5, "n_ctx": 4, "d_model": 12, "n_heads": 2, "d_head": 6, "d_mlp": 10}
+    cfg, counting = ModelConfig(**shape), Counting()
+    tokens = generator(2, "tokens").integers(0, 5, (30, 4))
+    with fused.using(counting):
+        circuits.forward(decoder_only.init(cfg, 0), tokens, cfg)
+    assert counting.ran["models.circuits.look"] == 0
+    assert counting.ran["models.tables.look"] == 1
 
 
 def test_what_they_cannot_take_goes_to_the_definition():

@@ -38,20 +38,28 @@ from .config import ModelConfig
 from .decoder_only import Block, Params
 
 
+class Rows(NamedTuple):
+    """What hangs on (token, position) alone, and what its backward needs."""
+
+    x: Inexact[Array, "1 R D"]  # the residual stream before the block
+    read: Inexact[Array, "1 R D"]  # what attention reads of it: itself, or its norm
+    q: Inexact[Array, "1 V H K"]  # as multiplied
+    k: Inexact[Array, "1 R H K"]
+    v: Inexact[Array, "R H K"]
+    embed: embedding.Cache
+    pos_embed: Any
+    ln1: normalise.Cache  # of norm 'pre'
+    turn: Any
+    bias: Any
+
+
 class Cache(NamedTuple):
     p: Params
     tokens: Integer[Array, "B T"]
-    embed: embedding.Cache
-    pos_embed: Any
-    ln1: normalise.Cache
-    rows: Inexact[Array, "1 R D"]  # what attention reads
-    q: Inexact[Array, "1 V H K"]
-    k: Inexact[Array, "1 R H K"]
-    v: Inexact[Array, "R H K"]
-    turn: Any
-    bias: Any
+    rows: Rows
     pattern: Inexact[Array, "B H T"]
     z: Inexact[Array, "B 1 H K"]
+    ln1: normalise.Cache  # of norm 'post'
     ln2: normalise.Cache
     mlp: feed_forward.Cache
     ln_final: normalise.Cache
@@ -72,24 +80,13 @@ MOST_POSITIONS = 32  # beyond, one look-up per position costs more than it saves
 
 def forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple[Inexact[Array, "B 1 V"], Cache]:
     """The logits of the last position."""
-    position, block = cfg.position_method, p.blocks[0]
-    T, V = tokens.shape[1], cfg.vocab_size
-    places = Places(np.full(V, T - 1), np.repeat(natural(T), V), None, cfg.causal)
-    each = array_namespace(tokens).asarray(np.tile(natural(V), T)[None])
-
-    x, c_embed = embedding.forward(p.embed, each, cfg.scale)
-    x, c_pos = position.encode_x(p.pos_embed, x, places.k_ids) if position.has("embedding") else (x, None)
-    rows, c_ln1 = (x, None) if cfg.norm == "post" else normalise.forward(block.ln1, x, cfg.norm_eps)
-    asks = rows[:, -V:, :]
-    q, k = project(asks, block.attn.W_Q, block.attn.b_Q), project(rows, block.attn.W_K, block.attn.b_K)
-    v = project(rows, block.attn.W_V, block.attn.b_V)[0, ...]
-    scores, q, k, c_turn, c_bias = _scores(block.attn, q, k, asks, rows, places, position)
-
-    z, pattern = look(scores, v, tokens)
+    block = p.blocks[0]
+    scores, rows = rows_forward(p, tokens, cfg)
+    z, pattern = look(scores, rows.v, tokens)
     z = z[:, None, :, :]
     out = join(z, block.attn.W_O, block.attn.b_O)
 
-    last = gather_rows(x[0, -V:, :], tokens[:, -1:])
+    last, c_ln1 = gather_rows(asking(rows.x, cfg)[0, ...], tokens[:, -1:]), None
     if cfg.norm == "post":
         mid, c_ln1 = normalise.forward(block.ln1, last + out, cfg.norm_eps)
         out, c_mlp = feed_forward.forward(block.mlp, mid, cfg.activation)
@@ -100,15 +97,13 @@ def forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple
         out, c_mlp = feed_forward.forward(block.mlp, m, cfg.activation)
         post = mid + out
     post, c_final = normalise.forward(p.ln_final, post, cfg.norm_eps)
-    head = p.unembed if p.unembed.W_U is not None else unembedding.tied(p.unembed, p.embed.W_E)
-    logits, c_head = unembedding.forward(head, post)
-    attn = (rows, q, k, v, c_turn, c_bias, pattern, z)
-    return logits, Cache(p, tokens, c_embed, c_pos, c_ln1, *attn, c_ln2, c_mlp, c_final, c_head)
+    logits, c_head = unembedding.forward(head(p), post)
+    return logits, Cache(p, tokens, rows, pattern, z, c_ln1, c_ln2, c_mlp, c_final, c_head)
 
 
 def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Params:
     """The gradient of every parameter."""
-    position, p, V = cfg.position_method, c.p.blocks[0].attn, cfg.vocab_size
+    attn = c.p.blocks[0].attn
     dx, d_head = unembedding.backward(dlogits, c.unembed)
     dpost, d_final = normalise.backward(dx, c.ln_final)
     if cfg.norm == "post":
@@ -120,32 +115,88 @@ def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Pa
         through, d_ln2 = normalise.backward(dm, c.ln2)
         dmid, d_ln1 = dpost + through, None
 
-    dz = project(dmid, permute(p.W_O), None)[:, 0, :, :]
-    dscores, dv = look_backward(dz, c.v, c.tokens, c.pattern)
-    dv = dv[None, ...]
-    dq, dk, felt, dpos = _scores_backward(dscores, c, position)
-
-    asks = c.rows[:, -V:, :]
-    d_attn = attention.Params(
-        W_Q=outer(asks, dq), W_K=outer(c.rows, dk), W_V=outer(c.rows, dv), W_O=permute(outer(dmid, c.z)),
-        b_Q=summed(dq, p.b_Q), b_K=summed(dk, p.b_K), b_V=summed(dv, p.b_V), b_O=summed(dmid, p.b_O),
-        pos=attention.all_of(p.pos, *dpos),
-    )  # fmt: skip
-    drows = plus(join(dk, permute(p.W_K), None) + join(dv, permute(p.W_V), None), felt.x_k)
-    dasks = plus(join(dq, permute(p.W_Q), None), felt.x_q)
+    dz = project(dmid, permute(attn.W_O), None)[:, 0, :, :]
+    dscores, dv = look_backward(dz, c.rows.v, c.tokens, c.pattern)
     dlast = embedding.backward(dmid, embedding.Cache(c.p.embed.W_E, c.tokens[:, -1:])).W_E[None, ...]
-    if cfg.norm == "post":
-        dx = _add_to_last(drows, dasks + dlast)
-    else:
-        dx, d_ln1 = normalise.backward(_add_to_last(drows, dasks), c.ln1)
-        dx = _add_to_last(dx, dlast)
+    d = rows_backward(dscores, dv, dlast, c.p, c.rows, cfg)
+    d_attn = d.attn._replace(W_O=permute(outer(dmid, c.z)), b_O=summed(dmid, attn.b_O))
+    block = Block(d_ln1 if cfg.norm == "post" else d.ln1, d_attn, d_ln2, d_mlp)
+    return whole(d, block, d_final, d_head, cfg)
 
+
+def head(p: Params) -> unembedding.Params:
+    return p.unembed if p.unembed.W_U is not None else unembedding.tied(p.unembed, p.embed.W_E)
+
+
+# ------------------------------------------------------------------------------------------ once per (token, position)
+
+
+class DRows(NamedTuple):
+    """The gradients of what the rows are made of; `attn` without W_O and b_O."""
+
+    embed: embedding.Params
+    pos_embed: Any
+    ln1: normalise.Params
+    attn: attention.Params
+
+
+def asking(rows: Array, cfg: ModelConfig) -> Array:
+    """Of [1 R …] the rows of the last position, where the questions are asked: [1 V …]."""
+    return rows[:, -cfg.vocab_size :, ...]
+
+
+def rows_forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple[Inexact[Array, "1 H V R"], Rows]:
+    """The scores of each token that asks against each row, and the rows."""
+    position, block = cfg.position_method, p.blocks[0]
+    T, V = tokens.shape[1], cfg.vocab_size
+    places = Places(np.full(V, T - 1), np.repeat(natural(T), V), None, cfg.causal)
+    each = array_namespace(tokens).asarray(np.tile(natural(V), T)[None])
+
+    x, c_embed = embedding.forward(p.embed, each, cfg.scale)
+    x, c_pos = position.encode_x(p.pos_embed, x, places.k_ids) if position.has("embedding") else (x, None)
+    read, c_ln1 = normalise.forward(block.ln1, x, cfg.norm_eps) if cfg.norm == "pre" else (x, None)
+    asks = asking(read, cfg)
+    q, k = project(asks, block.attn.W_Q, block.attn.b_Q), project(read, block.attn.W_K, block.attn.b_K)
+    v = project(read, block.attn.W_V, block.attn.b_V)[0, ...]
+    scores, q, k, c_turn, c_bias = _scores(block.attn, q, k, asks, read, places, position)
+    return scores, Rows(x, read, q, k, v, c_embed, c_pos, c_ln1, c_turn, c_bias)
+
+
+def rows_backward(
+    dscores: Inexact[Array, "1 H V R"],
+    dv: Inexact[Array, "R H K"],
+    dlast: Inexact[Array, "1 V D"],
+    p: Params,
+    c: Rows,
+    cfg: ModelConfig,
+) -> DRows:
+    """dlast: what the residual stream feels past attention, where the questions are asked."""
+    position, attn, dv = cfg.position_method, p.blocks[0].attn, dv[None, ...]
+    dq, dk, felt, dpos = _scores_backward(dscores, attn, c, position)
+    asks = asking(c.read, cfg)
+    d_attn = attention.Params(
+        W_Q=outer(asks, dq), W_K=outer(c.read, dk), W_V=outer(c.read, dv), W_O=attn.W_O,
+        b_Q=summed(dq, attn.b_Q), b_K=summed(dk, attn.b_K), b_V=summed(dv, attn.b_V), b_O=attn.b_O,
+        pos=attention.all_of(attn.pos, *dpos),
+    )  # fmt: skip
+    dread = plus(join(dk, permute(attn.W_K), None) + join(dv, permute(attn.W_V), None), felt.x_k)
+    dasks, d_ln1 = plus(join(dq, permute(attn.W_Q), None), felt.x_q), None
+    if cfg.norm == "pre":
+        dx, d_ln1 = normalise.backward(_add_to_last(dread, dasks), c.ln1)
+        dx = _add_to_last(dx, dlast)
+    else:
+        dx = _add_to_last(dread, dasks + dlast)
     dx, d_pos = position.encode_x_backward(dx, c.pos_embed) if position.has("embedding") else (dx, None)
-    d_embed = embedding.backward(dx, c.embed, cfg.scale)
+    return DRows(embedding.backward(dx, c.embed, cfg.scale), d_pos, d_ln1, d_attn)
+
+
+def whole(d: DRows, block: Block, d_final: normalise.Params, d_head: unembedding.Params, cfg: ModelConfig) -> Params:
+    """The gradient of every parameter, from the parts; a tied table gets both its shares."""
+    d_embed = d.embed
     if cfg.tied != "none":
         d_embed = embedding.Params(W_E=d_embed.W_E + transpose(d_head.W_U))
         d_head = d_head._replace(W_U=None)
-    return Params(d_embed, d_pos, (Block(d_ln1, d_attn, d_ln2, d_mlp),), d_final, d_head)
+    return Params(d_embed, d.pos_embed, (block,), d_final, d_head)
 
 
 def _scores(
@@ -159,15 +210,24 @@ def _scores(
 
 
 def _scores_backward(
-    dscores: Inexact[Array, "1 H V R"], c: Cache, position: Method
+    dscores: Inexact[Array, "1 H V R"], p: attention.Params, c: Rows, position: Method
 ) -> tuple[Array, Array, Felt, tuple[Any, Any]]:
-    scale = 1 / math.sqrt(c.p.blocks[0].attn.W_Q.shape[-1])
+    scale = 1 / math.sqrt(p.W_Q.shape[-1])
     dq = scale * by_head(dscores @ by_head(c.k))
     dk = scale * by_head(transpose(dscores) @ by_head(c.q))
     dq, dk, d_turn = position.encode_qk_backward(dq, dk, c.turn) if position.has("query_key") else (dq, dk, None)
     felt, d_bias = position.bias_backward(dscores, c.bias) if position.has("score") else (None, None)
     felt = Felt() if felt is None else felt
     return plus(dq, felt.q), plus(dk, felt.k), felt, (d_turn, d_bias)
+
+
+def _add_to_last(x: Inexact[Array, "1 R D"], more: Inexact[Array, "1 V D"]) -> Inexact[Array, "1 R D"]:
+    """x with `more` added to the rows of the last position."""
+    first = x.shape[1] - more.shape[1]
+    return array_namespace(x).concat([x[:, :first, :], x[:, first:, :] + more], axis=1)
+
+
+# ------------------------------------------------------------------------------------------ once per example
 
 
 @fused
@@ -215,9 +275,3 @@ def _pairs(tokens: Integer[Array, "B T"], V: int) -> Integer[Array, "T B"]:
     T = tokens.shape[1]
     first = xp.asarray(V * np.arange(T), dtype=tokens.dtype)
     return xp.permute_dims(tokens[:, -1:] * (T * V) + first + tokens, (1, 0))
-
-
-def _add_to_last(x: Inexact[Array, "1 R D"], more: Inexact[Array, "1 V D"]) -> Inexact[Array, "1 R D"]:
-    """x with `more` added to the rows of the last position."""
-    first = x.shape[1] - more.shape[1]
-    return array_namespace(x).concat([x[:, :first, :], x[:, first:, :] + more], axis=1)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arrays import Array, array_namespace, map_tree
 from ..layers import cross_entropy
-from ..models import decoder_only, encoder_decoder, tables
+from ..models import circuits, decoder_only, encoder_decoder, tables
 from ..models.config import ModelConfig
 from ..tasks import Batch
 
@@ -44,15 +44,16 @@ def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any
             params, batch.source, batch.tokens, cfg,
             source_present=batch.source_mask, source_ids=batch.source_ids, target_ids=batch.ids,
         )  # fmt: skip
-    if tables.fits(cfg, batch.tokens.shape, objective.read):
-        return tables.forward(params, batch.tokens, cfg)
+    for shortcut in (circuits, tables):
+        if shortcut.fits(cfg, batch.tokens.shape, objective.read):
+            return shortcut.forward(params, batch.tokens, cfg)
     read = min(objective.read, batch.tokens.shape[1])  # a batch as wide as its longest may be narrower than the task
     return decoder_only.forward(params, batch.tokens, cfg, read=read, ids=batch.ids)
 
 
 def backward(dlogits: Array, cache: Any, objective: Objective) -> Any:
     """The gradient of every parameter, by the model whose forward left the cache."""
-    model = next(m for m in (tables, decoder_only, encoder_decoder) if isinstance(cache, m.Cache))
+    model = next(m for m in (circuits, tables, decoder_only, encoder_decoder) if isinstance(cache, m.Cache))
     return model.backward(dlogits, cache, objective.model)
 
 

@@ -1,0 +1,168 @@
+"""The one-layer decoder without norms, its straight stretches multiplied out: an exact shortcut beyond `tables`.
+
+Shapes    tokens [B T]     logits [B 1 V]     pre, post [B F]     R = T·V rows and their scores, as in `tables`
+          attn_in [HK F], attn_out [HK V]     mlp_out [F V]       base_in [V F], base_out [V V]
+
+Why       Without a norm the way from what a head mixes to a neuron, or to a logit, is straight: two matrices one after
+          the other. Their product is one matrix, made once a step; the examples meet it in place of both, and where
+          V ≤ D it is the smaller one. These are the circuits by which such nets are read: what a head writes for a
+          neuron (OV and W_in), what a neuron says (the neuron-logit map W_out W_U).
+
+Forward   attn_in = W_O W_in          attn_out = W_O W_U          mlp_out = W_out W_U
+          base_in = (x + b_O) W_in + b_in                         of each token that may stand last, x its stream
+          base_out = (x + b_O + b_out) W_U + b_U
+          pre = base_in[last] + z attn_in                         z: what the heads mixed, as in `tables`
+          post = f(pre)
+          logits = base_out[last] + z attn_out + post mlp_out
+
+Backward  ∂a is ∂loss/∂a; Σ runs over the examples, Σ_V over the rows of base
+          ∂mlp_out = Σ postᵀ ∂logits                ∂pre = f′(pre) (∂logits mlp_outᵀ)
+          ∂z = ∂pre attn_inᵀ + ∂logits attn_outᵀ    ∂attn_in = Σ zᵀ ∂pre          ∂attn_out = Σ zᵀ ∂logits
+          ∂base[v] = Σ over the examples whose last token is v, of ∂pre and of ∂logits
+          A product's gradient goes to both its factors, ∂W_O = ∂attn_in W_inᵀ + ∂attn_out W_Uᵀ and so on; W_in and
+          W_U get a share from every circuit that they are part of, and from base.
+          ∂x = ∂base_in W_inᵀ + ∂base_out W_Uᵀ      ∂b_O = Σ_V ∂x                 ∂b_out = (Σ_V ∂base_out) W_Uᵀ
+
+Exact     where `tables` is and nothing is normed; `fits` says so, and whether it is less work. Equal to the plain path
+          up to rounding: tests/test_circuits.py.
+
+Source    Elhage et al. 2021, A mathematical framework for Transformer circuits; Nanda et al. 2023, arXiv:2301.05217
+          (the neuron-logit map). Every step: docs/derivations/circuits.md
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Inexact, Integer
+
+from ..arrays import Array, array_namespace, gather_rows, scatter_add_rows, sum_outer
+from ..fused import fused
+from ..layers import activations, unembedding
+from ..sublayers import feed_forward
+from . import tables
+from .config import ModelConfig
+from .decoder_only import Block, Params
+from .tables import Rows, asking, rows_backward, rows_forward
+
+
+class Reads(NamedTuple):
+    """What neurons and logits read: of each token that asks, and of what each head mixes."""
+
+    base_in: Inexact[Array, "V F"]
+    base_out: Inexact[Array, "V V"]
+    attn_in: Inexact[Array, "HK F"]
+    attn_out: Inexact[Array, "HK V"]
+
+
+class Looked(NamedTuple):
+    """What the backward of `look` needs."""
+
+    reads: Reads
+    v: Inexact[Array, "R H K"]
+    tokens: Integer[Array, "B T"]
+    pattern: Inexact[Array, "B H T"]
+    z: Inexact[Array, "B HK"]
+
+
+class Cache(NamedTuple):
+    p: Params
+    tokens: Integer[Array, "B T"]
+    rows: Rows
+    looked: Looked
+    activation: activations.Cache
+    post: Inexact[Array, "B F"]
+    mlp_out: Inexact[Array, "F V"]
+
+
+def fits(cfg: ModelConfig, shape: tuple[int, int], read: int | None) -> bool:
+    """Whether the shortcut is exact for this model, and saves work on tokens of this shape [B T]."""
+    B, D, HK, F, V = shape[0], cfg.d_model, cfg.n_heads * cfg.head_width, cfg.d_mlp, cfg.vocab_size
+    one_by_one = B * (HK * D + D * F + F * D + D * V)
+    multiplied_out = B * (HK * F + HK * V + F * V) + HK * D * (F + V) + F * D * V + V * D * (F + V)
+    return cfg.norm == "none" and tables.fits(cfg, shape, read) and multiplied_out < one_by_one
+
+
+def forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple[Inexact[Array, "B 1 V"], Cache]:
+    """The logits of the last position."""
+    W_out, W_U = p.blocks[0].mlp.W_out, _W_U(p)
+    scores, rows = rows_forward(p, tokens, cfg)
+    pre, direct, looked = look(scores, rows.v, _reads(p, rows, cfg), tokens)
+    post, c_act = activations.forward(pre, cfg.activation)
+    mlp_out = W_out @ W_U
+    logits = post @ mlp_out + direct
+    return logits[:, None, :], Cache(p, tokens, rows, looked, c_act, post, mlp_out)
+
+
+def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Params:
+    """The gradient of every parameter."""
+    xp = array_namespace(dlogits)
+    p, attn, mlp, W_U = c.p, c.p.blocks[0].attn, c.p.blocks[0].mlp, _W_U(c.p)
+    dlogits = dlogits[:, 0, :]
+    dmlp_out = sum_outer(c.post, dlogits)
+    dpre = activations.backward(dlogits @ c.mlp_out.T, c.activation)
+    dscores, dv, d = look_backward(dpre, dlogits, c.looked)
+
+    last, W_O = _last(p, c.rows, cfg), xp.reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
+    dlast = d.base_in @ mlp.W_in.T + d.base_out @ W_U.T
+    dW_O = d.attn_in @ mlp.W_in.T + d.attn_out @ W_U.T
+    dW_in = last.T @ d.base_in + W_O.T @ d.attn_in
+    dW_U = last.T @ d.base_out + W_O.T @ d.attn_out + mlp.W_out.T @ dmlp_out
+    db_in, db_U = xp.sum(d.base_in, axis=0), xp.sum(d.base_out, axis=0)
+    if mlp.b_out is not None:
+        dW_U = dW_U + mlp.b_out[:, None] * db_U
+
+    d_rows = rows_backward(dscores, dv, dlast[None, ...], p, c.rows, cfg)
+    db_O = None if attn.b_O is None else xp.sum(dlast, axis=0)
+    d_attn = d_rows.attn._replace(W_O=xp.reshape(dW_O, attn.W_O.shape), b_O=db_O)
+    d_mlp = feed_forward.Params(
+        W_in=dW_in, b_in=None if mlp.b_in is None else db_in,
+        W_out=dmlp_out @ W_U.T, b_out=None if mlp.b_out is None else db_U @ W_U.T,
+    )  # fmt: skip
+    d_head = unembedding.Params(dW_U, None if p.unembed.b_U is None else db_U)
+    return tables.whole(d_rows, Block(None, d_attn, None, d_mlp), None, d_head, cfg)
+
+
+def _W_U(p: Params) -> Inexact[Array, "D V"]:
+    W_U = tables.head(p).W_U
+    assert W_U is not None
+    return W_U
+
+
+def _last(p: Params, rows: Rows, cfg: ModelConfig) -> Inexact[Array, "V D"]:
+    """x + b_O of each token that asks."""
+    x, b_O = asking(rows.x, cfg)[0, ...], p.blocks[0].attn.b_O
+    return x if b_O is None else x + b_O
+
+
+def _reads(p: Params, rows: Rows, cfg: ModelConfig) -> Reads:
+    (_, attn, _, mlp), W_U, b_U, last = p.blocks[0], _W_U(p), p.unembed.b_U, _last(p, rows, cfg)
+    base_in, base_out = last @ mlp.W_in, (last if mlp.b_out is None else last + mlp.b_out) @ W_U
+    base_in, base_out = base_in if mlp.b_in is None else base_in + mlp.b_in, base_out if b_U is None else base_out + b_U
+    W_O = array_namespace(last).reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
+    return Reads(base_in, base_out, W_O @ mlp.W_in, W_O @ W_U)
+
+
+@fused
+def look(
+    scores: Inexact[Array, "1 H V R"], v: Inexact[Array, "R H K"], reads: Reads, tokens: Integer[Array, "B T"]
+) -> tuple[Inexact[Array, "B F"], Inexact[Array, "B V"], Looked]:
+    """Each example's pre, what its logits have without the neurons, and what the backward needs."""
+    z, pattern = tables.look(scores, v, tokens)
+    z, last = array_namespace(z).reshape(z, (z.shape[0], -1)), tokens[:, -1]
+    pre = gather_rows(reads.base_in, last) + z @ reads.attn_in
+    direct = gather_rows(reads.base_out, last) + z @ reads.attn_out
+    return pre, direct, Looked(reads, v, tokens, pattern, z)
+
+
+@fused
+def look_backward(
+    dpre: Inexact[Array, "B F"], dlogits: Inexact[Array, "B V"], c: Looked
+) -> tuple[Inexact[Array, "1 H V R"], Inexact[Array, "R H K"], Reads]:
+    """∂scores, ∂v and the gradients of what was read."""
+    V, last, (_, H, K) = c.reads.base_in.shape[0], c.tokens[:, -1], c.v.shape
+    dz = dpre @ c.reads.attn_in.T + dlogits @ c.reads.attn_out.T
+    dscores, dv = tables.look_backward(array_namespace(dz).reshape(dz, (-1, H, K)), c.v, c.tokens, c.pattern)
+    d = Reads(
+        scatter_add_rows(dpre, last, V), scatter_add_rows(dlogits, last, V),
+        sum_outer(c.z, dpre), sum_outer(c.z, dlogits),
+    )  # fmt: skip
+    return dscores, dv, d

@@ -1,0 +1,98 @@
+"""Guards models/circuits.py: logits and gradients equal the plain path's to 1e-12, or the shortcut is not taken."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from test_tables import EXACT, B, T, V, drawn, furthest, tokens, without_b_K
+
+from onelayer.arrays import flatten, generator
+from onelayer.models import circuits, decoder_only, tables
+from onelayer.models.config import ModelConfig
+from onelayer.tasks import Batch
+from onelayer.training.objective import Objective, loss_and_grads
+
+SHAPE: dict[str, Any] = {"vocab_size": V, "n_ctx": T, "d_model": 18, "n_heads": 2, "d_head": 6, "d_mlp": 20}
+
+
+def both(cfg: ModelConfig) -> tuple[Any, Any]:
+    p, ids = drawn(cfg), tokens()
+    dlogits = generator(3, "test_circuits").standard_normal((B, 1, V))
+    plain, c = decoder_only.forward(p, ids, cfg, read=1)
+    short, s = circuits.forward(p, ids, cfg)
+    return (short, circuits.backward(dlogits, s, cfg)), (plain, decoder_only.backward(dlogits, c, cfg))
+
+
+@pytest.mark.parametrize("position", EXACT)
+def test_equals_the_plain_path(position):
+    cfg = ModelConfig(**SHAPE, position=position, attention_bias=True, unembed_bias=True, embed_scale=True)
+    (logits, grads), (plain, expected) = both(cfg)
+    assert furthest([logits], [plain]) < 1e-12
+    assert furthest(without_b_K(grads), without_b_K(expected)) < 1e-12
+    for name in flatten(grads).keys() - without_b_K(grads).keys():
+        got, want = flatten(grads)[name], flatten(expected)[name]
+        assert np.abs(got - want).max() < 1e-12, name  # what moves all scores of a row alike is not felt: all rounding
+
+
+@pytest.mark.parametrize("options", [{}, {"tied": "unembed"}, {"activation": "gelu"}, {"causal": False},
+                                     {"mlp_bias": False}, {"unembed_bias": True}, {"attention_bias": True},
+                                     {"d_mlp": 3}, {"n_heads": 1}])  # fmt: skip
+def test_equals_the_plain_path_with(options):
+    (logits, grads), (plain, expected) = both(ModelConfig(**SHAPE | options))
+    assert furthest([logits], [plain]) < 1e-12
+    assert furthest(without_b_K(grads), without_b_K(expected)) < 1e-12
+
+
+def test_on_every_backend(xp):
+    cfg = ModelConfig(**SHAPE, position="learned", attention_bias=True)
+    dlogits = generator(3, "test_circuits").standard_normal((B, 1, V))
+
+    def shortcut(p: Any, ids: Any, dlogits: Any) -> Any:
+        logits, c = circuits.forward(p, ids, cfg)
+        return logits, circuits.backward(dlogits, c, cfg)
+
+    logits, grads = xp(shortcut, drawn(cfg), tokens(), dlogits)
+    plain, c = decoder_only.forward(drawn(cfg), tokens(), cfg, read=1)
+    expected = decoder_only.backward(dlogits, c, cfg)
+    assert furthest([logits], [plain]) < 1e-12
+    assert furthest(without_b_K(grads), without_b_K(expected)) < 1e-12
+
+
+DEFAULT: dict[str, Any] = {"vocab_size": 114, "n_ctx": 3}  # the grokking net
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "taken"),
+    [
+        ({}, (3830, 3), True),
+        ({}, (1915, 3), True),  # a share of it
+        ({"norm": "pre"}, (3830, 3), False),  # a norm is not straight
+        ({"n_layers": 2}, (3830, 3), False),
+        ({"vocab_size": 300}, (3830, 3), False),  # V·F is more than D·F and D·V
+        ({}, (130, 3), False),  # the matrices cost more to multiply out than so few examples save
+    ],
+)
+def test_where_it_is_taken(options, shape, taken):
+    assert circuits.fits(ModelConfig(**DEFAULT | options), shape, 1) is taken
+
+
+def test_training_takes_it_and_agrees(monkeypatch):
+    cfg = ModelConfig(**SHAPE | {"d_model": 40, "d_mlp": 60})
+    ids = generator(4, "test_circuits").integers(0, V, (900, T))
+    batch = Batch(ids, ids[:, :1])
+    shortcuts = []
+    monkeypatch.setattr(circuits, "forward", partial(_counted, circuits.forward, shortcuts))
+    loss, grads = loss_and_grads(drawn(cfg), batch, Objective(cfg, 1))
+    assert len(shortcuts) == 1
+    monkeypatch.setattr(circuits, "fits", lambda *_: False)
+    monkeypatch.setattr(tables, "fits", lambda *_: False)
+    plain, expected = loss_and_grads(drawn(cfg), batch, Objective(cfg, 1))
+    assert len(shortcuts) == 1
+    assert abs(loss - plain) < 1e-12
+    assert furthest(grads, expected) < 1e-12
+
+
+def _counted(forward: Any, calls: list, *args: Any) -> Any:
+    calls.append(1)
+    return forward(*args)
