@@ -201,7 +201,13 @@ def test_tables(batch, dtype):
 
 @pytest.mark.parametrize(
     ("heads", "batch", "options"),
-    [(4, 23, {}), (4, 900, {"unembed_bias": True}), (1, 60, {}), (6, 60, {"mlp_bias": False})],
+    [
+        (4, 23, {}),
+        (4, 900, {"unembed_bias": True}),
+        (1, 60, {}),
+        (6, 60, {"mlp_bias": False}),
+        (4, 60, {"activation": "gelu"}),
+    ],
 )
 def test_circuits(heads, batch, options, dtype):
     shape: dict[str, Any] = {"vocab_size": 7, "n_ctx": 3, "d_model": 16, "n_heads": heads, "d_head": 9, "d_mlp": 21}

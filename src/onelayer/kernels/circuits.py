@@ -13,39 +13,39 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..layers import activations
 from .compile import compiled, exp, fits
 
 SHORTER = 3  # T times this is at most K: else the rows to be added up cost what the product does
 
 
 class Looked(NamedTuple):
-    """N is F for the neurons and V for the logits; U rows occur."""
+    """In place of the definition's. N below is F for the neurons and V for the logits."""
 
     reads: Any
-    used: Any  # [U] numbers of the rows that occur
-    rows: Any  # [B T]: which of these an example looks at
-    tokens: Any
-    v: Any  # [H U K]
-    size: int  # R
+    v: Any  # [H R K]
+    rows: Any  # [B T]
     pattern: Any  # [B T H]
-    paid: tuple[Any, Any]  # [U H N]
+    paid_in: Any  # [R H F]
+    paid_out: Any  # [R H V]
+    post: Any  # [B F]
+    activation: Any  # None for ReLU: post > 0 tells it
 
 
 @compiled
-def _weigh(tokens, scores, pattern):
+def _weigh(rows, scores, pattern):
     """The softmax over an example's positions, per head."""
-    (B, T, H), V = pattern.shape, scores.shape[1]
-    zero = scores.dtype.type(0)
+    (B, T, H), (_, U, R) = pattern.shape, scores.shape
     for b in range(B):
-        asks = tokens[b, T - 1]
         for h in range(H):
-            asked, top = scores[h, asks], scores[h, asks, tokens[b, 0]]
-            for s in range(T):
-                score = asked[s * V + tokens[b, s]]
+            asked = scores[h, rows[b, T - 1] - (R - U)]
+            top = asked[rows[b, 0]]
+            for s in range(1, T):
+                score = asked[rows[b, s]]
                 top = score if score > top else top
-            total = zero
+            total = scores.dtype.type(0)
             for s in range(T):
-                e = exp(asked[s * V + tokens[b, s]] - top)
+                e = exp(asked[rows[b, s]] - top)
                 pattern[b, s, h] = e
                 total += e
             for s in range(T):
@@ -53,25 +53,24 @@ def _weigh(tokens, scores, pattern):
 
 
 @compiled
-def _weigh_backward(tokens, dpattern, pattern, dscores):
-    (B, T, H), V = pattern.shape, dscores.shape[1]
-    zero = pattern.dtype.type(0)
+def _weigh_backward(rows, dpattern, pattern, dscores):
+    (B, T, H), (_, U, R) = pattern.shape, dscores.shape
     for b in range(B):
-        asks = tokens[b, T - 1]
         for h in range(H):
-            mean = zero
+            d, mean = dscores[h, rows[b, T - 1] - (R - U)], pattern.dtype.type(0)
             for s in range(T):
                 mean += pattern[b, s, h] * dpattern[b, s, h]
             for s in range(T):
-                dscores[h, asks, s * V + tokens[b, s]] += pattern[b, s, h] * (dpattern[b, s, h] - mean)
+                d[rows[b, s]] += pattern[b, s, h] * (dpattern[b, s, h] - mean)
 
 
 @compiled
-def _mix(rows, last, weights, base, paid, y):
-    """y[b] = base[last[b]] + Σ weights[b, s, h] paid[rows[b, s], h]"""
-    (B, T, H), N = weights.shape, base.shape[1]
+def _mix(rows, weights, base, paid, y, relu):
+    """y[b] = base[of the row that asks] + Σ weights[b, s, h] paid[rows[b, s], h]; relu: and nothing below 0"""
+    (B, T, H), N, zero = weights.shape, base.shape[1], base.dtype.type(0)
+    first = paid.shape[0] - base.shape[0]
     for b in range(B):
-        out, known = y[b], base[last[b]]
+        out, known = y[b], base[rows[b, T - 1] - first]
         for j in range(N):
             out[j] = known[j]
         for s in range(T):
@@ -85,6 +84,19 @@ def _mix(rows, last, weights, base, paid, y):
                 a0, x0 = w[h], row[h]
                 for j in range(N):
                     out[j] += a0 * x0[j]
+        if relu:
+            for j in range(N):
+                out[j] = zero if out[j] <= zero else out[j]
+
+
+@compiled
+def _gate(dpost, post, dpre):
+    """ReLU's backward: what came through in the forward."""
+    zero = post.dtype.type(0)
+    for b in range(post.shape[0]):
+        asked, out, d = dpost[b], post[b], dpre[b]
+        for j in range(out.size):
+            d[j] = asked[j] if out[j] > zero else asked[j] * zero
 
 
 @compiled
@@ -161,52 +173,55 @@ def _collect(ids, weights, dy, totals):
         _add_up(where[starts[i] : starts[i + 1]], weights, dy, totals[i])
 
 
-def look(definition: Any, scores: Any, v: Any, reads: Any, tokens: Any) -> Any:
-    (R, H, K), (B, T) = v.shape, tokens.shape
-    if not fits(scores, v, *reads) or not isinstance(tokens, np.ndarray) or B == 0 or SHORTER * T > K:
-        return definition(scores, v, reads, tokens)
-    tokens, V = np.ascontiguousarray(tokens), R // T
-    numbers = tokens + V * np.arange(T)
-    occurs = np.zeros(R, bool)
-    occurs[numbers] = True
-    used = np.flatnonzero(occurs)
-    rows = (np.cumsum(occurs) - 1)[numbers]
-    pattern = np.empty((B, T, H), v.dtype)
-    _weigh(tokens, scores[0], pattern)
+def look(definition: Any, scores: Any, v: Any, reads: Any, rows: Any, activation: str) -> Any:
+    (R, H, K), (B, T) = v.shape, rows.shape
+    if not fits(scores, v, *reads) or not isinstance(rows, np.ndarray) or B == 0 or SHORTER * T > K:
+        return definition(scores, v, reads, rows, activation)
+    by_head, pattern = np.ascontiguousarray(v.transpose(1, 0, 2)), np.empty((B, T, H), v.dtype)
+    _weigh(rows, scores[0], pattern)
 
-    mixed = np.ascontiguousarray(v[used].transpose(1, 0, 2))
-    found, paid, last = [], [], np.ascontiguousarray(tokens[:, -1])
-    for base, way in ((reads.base_in, reads.attn_in), (reads.base_out, reads.attn_out)):
-        table = np.empty((len(used), H, way.shape[1]), v.dtype)
-        np.matmul(mixed, way.reshape(H, K, -1), out=table.transpose(1, 0, 2))
-        y = np.empty((B, way.shape[1]), v.dtype)
-        _mix(rows, last, pattern, base, table, y)
-        found.append(y)
-        paid.append(table)
-    return *found, Looked(reads, used, rows, tokens, mixed, R, pattern, tuple(paid))
+    def add_up(base: Any, way: Any, relu: bool) -> tuple[Any, Any]:
+        paid, y = np.empty((R, H, way.shape[1]), v.dtype), np.empty((B, way.shape[1]), v.dtype)
+        np.matmul(by_head, way.reshape(H, K, -1), out=paid.transpose(1, 0, 2))
+        _mix(rows, pattern, base, paid, y, relu)
+        return y, paid
+
+    post, paid_in = add_up(reads.base_in, reads.attn_in, activation == "relu")
+    direct, paid_out = add_up(reads.base_out, reads.attn_out, False)
+    c_act = None
+    if activation != "relu":
+        post, c_act = activations.forward(post, activation)
+    return post, direct, Looked(reads, by_head, rows, pattern, paid_in, paid_out, post, c_act)
 
 
-def look_backward(definition: Any, dpre: Any, dlogits: Any, c: Any) -> Any:
+def look_backward(definition: Any, dpost: Any, dlogits: Any, c: Any) -> Any:
     if not isinstance(c, Looked):
-        return definition(dpre, dlogits, c)
-    (H, U, K), (B, T, _), V = c.v.shape, c.pattern.shape, len(c.reads.base_in)
-    dpre, dlogits = np.ascontiguousarray(dpre), np.ascontiguousarray(dlogits)
-    kind, ones = c.v.dtype, np.ones((B, 1), c.v.dtype)
-    dpattern, dmixed, d = np.zeros((B, T, H), kind), np.zeros((H, U, K), kind), []
-    for dy, table, way in ((dpre, c.paid[0], c.reads.attn_in), (dlogits, c.paid[1], c.reads.attn_out)):
-        _feel(c.rows, dy, table, dpattern)
-        dtable, dbase = np.zeros_like(table), np.zeros((V, dy.shape[1]), kind)
+        return definition(dpost, dlogits, c)
+    (H, R, K), (B, T, _), U, kind = c.v.shape, c.pattern.shape, len(c.reads.base_in), c.v.dtype
+    dpost, dlogits = np.ascontiguousarray(dpost), np.ascontiguousarray(dlogits)
+    if c.activation is None:
+        dpre = np.empty_like(dpost)
+        _gate(dpost, c.post, dpre)
+    else:
+        dpre = activations.backward(dpost, c.activation)
+    dpattern, dv, ones = np.zeros((B, T, H), kind), np.zeros((H, R, K), kind), np.ones((B, 1), kind)
+
+    def send_back(dy: Any, paid: Any, way: Any) -> tuple[Any, Any]:
+        dpaid, dbase = np.zeros_like(paid), np.zeros((U, dy.shape[1]), kind)
+        _feel(c.rows, dy, paid, dpattern)
         for position in range(T):
-            _collect(c.rows[:, position], c.pattern[:, position], dy, dtable)
-        _collect(c.tokens[:, -1], ones, dy, dbase[:, None])
-        dtable = dtable.transpose(1, 0, 2)
-        dmixed += np.matmul(dtable, way.reshape(H, K, -1).transpose(0, 2, 1))
-        d.append((dbase, np.matmul(c.v.transpose(0, 2, 1), dtable).reshape(way.shape)))
-    dscores, dv = np.zeros((1, H, V, c.size), kind), np.zeros((c.size, H, K), kind)
-    _weigh_backward(c.tokens, dpattern, c.pattern, dscores[0])
-    dv[c.used] = dmixed.transpose(1, 0, 2)
-    (base_in, attn_in), (base_out, attn_out) = d
-    return dscores, dv, c.reads._replace(base_in=base_in, base_out=base_out, attn_in=attn_in, attn_out=attn_out)
+            _collect(c.rows[:, position], c.pattern[:, position], dy, dpaid)
+        _collect(c.rows[:, -1] - (R - U), ones, dy, dbase[:, None])
+        dpaid = dpaid.transpose(1, 0, 2)
+        np.add(dv, dpaid @ way.reshape(H, K, -1).transpose(0, 2, 1), out=dv)
+        return dbase, (c.v.transpose(0, 2, 1) @ dpaid).reshape(way.shape)
+
+    dbase_in, dattn_in = send_back(dpre, c.paid_in, c.reads.attn_in)
+    dbase_out, dattn_out = send_back(dlogits, c.paid_out, c.reads.attn_out)
+    dscores = np.zeros((1, H, U, R), kind)
+    _weigh_backward(c.rows, dpattern, c.pattern, dscores[0])
+    d = c.reads._replace(base_in=dbase_in, base_out=dbase_out, attn_in=dattn_in, attn_out=dattn_out)
+    return dscores, np.ascontiguousarray(dv.transpose(1, 0, 2)), d
 
 
 KERNELS = {"models.circuits.look": look, "models.circuits.look_backward": look_backward}

@@ -11,19 +11,18 @@ from .compile import compiled, exp, fits, spread
 
 
 @compiled
-def _look(first, part, tokens, z, pattern, scores, v):
-    H, V, _ = scores.shape
-    T, K = tokens.shape[1], v.shape[2]
-    for b in range(tokens.shape[0]):
-        asks = tokens[b, T - 1]
+def _look(first, part, rows, z, pattern, scores, v):
+    (_, H, K), (_, U, R), T = v.shape, scores.shape, rows.shape[1]
+    for b in range(rows.shape[0]):
         for h in range(H):
-            top = scores[h, asks, tokens[b, 0]]
+            asked = scores[h, rows[b, T - 1] - (R - U)]
+            top = asked[rows[b, 0]]
             for s in range(1, T):
-                score = scores[h, asks, s * V + tokens[b, s]]
+                score = asked[rows[b, s]]
                 top = score if score > top else top
-            total = top * 0
+            total = scores.dtype.type(0)
             for s in range(T):
-                e = exp(scores[h, asks, s * V + tokens[b, s]] - top)
+                e = exp(asked[rows[b, s]] - top)
                 pattern[b, h, s] = e
                 total += e
             for k in range(K):
@@ -31,46 +30,45 @@ def _look(first, part, tokens, z, pattern, scores, v):
             for s in range(T):
                 a = pattern[b, h, s] / total
                 pattern[b, h, s] = a
-                row = v[s * V + tokens[b, s], h]
+                value = v[rows[b, s], h]
                 for k in range(K):
-                    z[b, h, k] += a * row[k]
+                    z[b, h, k] += a * value[k]
 
 
 @compiled
-def _look_backward(first, part, heads, dz, v, tokens, pattern, dpattern, dscores, dv):
-    V = dscores.shape[1]
-    B, T = tokens.shape
-    K = v.shape[2]
+def _look_backward(first, part, heads, dz, v, rows, pattern, dpattern, dscores, dv):
+    (B, T), (_, U, R), K, zero = rows.shape, dscores.shape, v.shape[2], dz.dtype.type(0)
     for h in heads:
         for b in range(B):
-            mean = dz[b, h, 0] * 0
+            mean, asked = zero, dz[b, h]
             for s in range(T):
-                r, a = s * V + tokens[b, s], pattern[b, h, s]
-                felt = mean * 0
+                a, value, d = pattern[b, h, s], v[rows[b, s], h], dv[rows[b, s], h]
+                felt = zero
                 for k in range(K):
-                    felt += dz[b, h, k] * v[r, h, k]
-                    dv[r, h, k] += a * dz[b, h, k]
+                    felt += asked[k] * value[k]
+                    d[k] += a * asked[k]
                 dpattern[h, s] = felt
                 mean += a * felt
+            d = dscores[h, rows[b, T - 1] - (R - U)]
             for s in range(T):
-                dscores[h, tokens[b, T - 1], s * V + tokens[b, s]] += pattern[b, h, s] * (dpattern[h, s] - mean)
+                d[rows[b, s]] += pattern[b, h, s] * (dpattern[h, s] - mean)
 
 
-def look(definition: Any, scores: Any, v: Any, tokens: Any) -> Any:
-    if not fits(scores, v) or not isinstance(tokens, np.ndarray) or tokens.size == 0:
-        return definition(scores, v, tokens)
-    B, T, H, K = *tokens.shape, *v.shape[1:]
+def look(definition: Any, scores: Any, v: Any, rows: Any) -> Any:
+    if not fits(scores, v) or not isinstance(rows, np.ndarray) or rows.size == 0:
+        return definition(scores, v, rows)
+    B, T, H, K = *rows.shape, *v.shape[1:]
     z, pattern = np.empty((B, H, K), v.dtype), np.empty((B, H, T), v.dtype)
-    spread(_look, B * T * H * K, (tokens, z, pattern), (scores[0], v))
+    spread(_look, B * T * H * K, (rows, z, pattern), (scores[0], v))
     return z, pattern
 
 
-def look_backward(definition: Any, dz: Any, v: Any, tokens: Any, pattern: Any) -> Any:
-    if not fits(dz, v, pattern) or not isinstance(tokens, np.ndarray) or tokens.size == 0:
-        return definition(dz, v, tokens, pattern)
-    (R, H, _), T = v.shape, tokens.shape[1]
-    dscores, dv = np.zeros((1, H, R // T, R), v.dtype), np.zeros_like(v)
-    shared = dz, v, tokens, pattern, np.empty((H, T), v.dtype), dscores[0], dv
+def look_backward(definition: Any, dz: Any, v: Any, rows: Any, pattern: Any, asking: int) -> Any:
+    if not fits(dz, v, pattern) or not isinstance(rows, np.ndarray) or rows.size == 0:
+        return definition(dz, v, rows, pattern, asking)
+    (R, H, _), T = v.shape, rows.shape[1]
+    dscores, dv = np.zeros((1, H, asking, R), v.dtype), np.zeros_like(v)
+    shared = dz, v, rows, pattern, np.empty((H, T), v.dtype), dscores[0], dv
     spread(_look_backward, dz.size * T, (np.arange(H),), shared)
     return dscores, dv
 

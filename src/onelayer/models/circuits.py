@@ -1,7 +1,7 @@
 """The one-layer decoder without norms, its straight stretches multiplied out: an exact shortcut beyond `tables`.
 
-Shapes    tokens [B T]     logits [B 1 V]     pre, post [B F]     R = T·V rows and their scores, as in `tables`
-          attn_in [HK F], attn_out [HK V]     mlp_out [F V]       base_in [V F], base_out [V V]
+Shapes    tokens [B T]     logits [B 1 V]     pre, post [B F]     rows R, U and scores as in `tables`
+          attn_in [HK F], attn_out [HK V]     mlp_out [F V]       base_in [U F], base_out [U V]
 
 Why       Without a norm the way from what a head mixes to a neuron, or to a logit, is straight: two matrices one after
           the other. Their product is one matrix, made once a step; the examples meet it in place of both, and where
@@ -9,19 +9,19 @@ Why       Without a norm the way from what a head mixes to a neuron, or to a log
           neuron (OV and W_in), what a neuron says (the neuron-logit map W_out W_U).
 
 Forward   attn_in = W_O W_in          attn_out = W_O W_U          mlp_out = W_out W_U
-          base_in = (x + b_O) W_in + b_in                         of each token that may stand last, x its stream
+          base_in = (x + b_O) W_in + b_in                         of each row that asks, x its stream
           base_out = (x + b_O + b_out) W_U + b_U
           pre = base_in[last] + z attn_in                         z: what the heads mixed, as in `tables`
           post = f(pre)
           logits = base_out[last] + z attn_out + post mlp_out
 
-Backward  ∂a is ∂loss/∂a; Σ runs over the examples, Σ_V over the rows of base
+Backward  ∂a is ∂loss/∂a; Σ runs over the examples, Σ_U over the rows of base
           ∂mlp_out = Σ postᵀ ∂logits                ∂pre = f′(pre) (∂logits mlp_outᵀ)
           ∂z = ∂pre attn_inᵀ + ∂logits attn_outᵀ    ∂attn_in = Σ zᵀ ∂pre          ∂attn_out = Σ zᵀ ∂logits
-          ∂base[v] = Σ over the examples whose last token is v, of ∂pre and of ∂logits
+          ∂base[u] = Σ over the examples that ask as u does, of ∂pre and of ∂logits
           A product's gradient goes to both its factors, ∂W_O = ∂attn_in W_inᵀ + ∂attn_out W_Uᵀ and so on; W_in and
           W_U get a share from every circuit that they are part of, and from base.
-          ∂x = ∂base_in W_inᵀ + ∂base_out W_Uᵀ      ∂b_O = Σ_V ∂x                 ∂b_out = (Σ_V ∂base_out) W_Uᵀ
+          ∂x = ∂base_in W_inᵀ + ∂base_out W_Uᵀ      ∂b_O = Σ_U ∂x                 ∂b_out = (Σ_U ∂base_out) W_Uᵀ
 
 Exact     where `tables` is and nothing is normed; `fits` says so, and whether it is less work. Equal to the plain path
           up to rounding: tests/test_circuits.py.
@@ -41,14 +41,14 @@ from ..sublayers import feed_forward
 from . import tables
 from .config import ModelConfig
 from .decoder_only import Block, Params
-from .tables import Rows, asking, rows_backward, rows_forward
+from .tables import Rows, rows_backward, rows_forward
 
 
 class Reads(NamedTuple):
-    """What neurons and logits read: of each token that asks, and of what each head mixes."""
+    """What neurons and logits read: of each row that asks, and of what each head mixes."""
 
-    base_in: Inexact[Array, "V F"]
-    base_out: Inexact[Array, "V V"]
+    base_in: Inexact[Array, "U F"]
+    base_out: Inexact[Array, "U V"]
     attn_in: Inexact[Array, "HK F"]
     attn_out: Inexact[Array, "HK V"]
 
@@ -58,17 +58,16 @@ class Looked(NamedTuple):
 
     reads: Reads
     v: Inexact[Array, "R H K"]
-    tokens: Integer[Array, "B T"]
+    rows: Integer[Array, "B T"]
     pattern: Inexact[Array, "B H T"]
     z: Inexact[Array, "B HK"]
+    activation: activations.Cache
 
 
 class Cache(NamedTuple):
     p: Params
-    tokens: Integer[Array, "B T"]
     rows: Rows
     looked: Looked
-    activation: activations.Cache
     post: Inexact[Array, "B F"]
     mlp_out: Inexact[Array, "F V"]
 
@@ -85,11 +84,10 @@ def forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple
     """The logits of the last position."""
     W_out, W_U = p.blocks[0].mlp.W_out, _W_U(p)
     scores, rows = rows_forward(p, tokens, cfg)
-    pre, direct, looked = look(scores, rows.v, _reads(p, rows, cfg), tokens)
-    post, c_act = activations.forward(pre, cfg.activation)
+    post, direct, looked = look(scores, rows.v, _reads(p, rows), rows.seats.rows, cfg.activation)
     mlp_out = W_out @ W_U
     logits = post @ mlp_out + direct
-    return logits[:, None, :], Cache(p, tokens, rows, looked, c_act, post, mlp_out)
+    return logits[:, None, :], Cache(p, rows, looked, post, mlp_out)
 
 
 def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Params:
@@ -98,10 +96,9 @@ def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Pa
     p, attn, mlp, W_U = c.p, c.p.blocks[0].attn, c.p.blocks[0].mlp, _W_U(c.p)
     dlogits = dlogits[:, 0, :]
     dmlp_out = sum_outer(c.post, dlogits)
-    dpre = activations.backward(dlogits @ c.mlp_out.T, c.activation)
-    dscores, dv, d = look_backward(dpre, dlogits, c.looked)
+    dscores, dv, d = look_backward(dlogits @ c.mlp_out.T, dlogits, c.looked)
 
-    last, W_O = _last(p, c.rows, cfg), xp.reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
+    last, W_O = _last(p, c.rows), xp.reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
     dlast = d.base_in @ mlp.W_in.T + d.base_out @ W_U.T
     dW_O = d.attn_in @ mlp.W_in.T + d.attn_out @ W_U.T
     dW_in = last.T @ d.base_in + W_O.T @ d.attn_in
@@ -127,14 +124,14 @@ def _W_U(p: Params) -> Inexact[Array, "D V"]:
     return W_U
 
 
-def _last(p: Params, rows: Rows, cfg: ModelConfig) -> Inexact[Array, "V D"]:
-    """x + b_O of each token that asks."""
-    x, b_O = asking(rows.x, cfg)[0, ...], p.blocks[0].attn.b_O
+def _last(p: Params, rows: Rows) -> Inexact[Array, "U D"]:
+    """x + b_O of each row that asks."""
+    x, b_O = rows.x[0, -rows.seats.asking :, :], p.blocks[0].attn.b_O
     return x if b_O is None else x + b_O
 
 
-def _reads(p: Params, rows: Rows, cfg: ModelConfig) -> Reads:
-    (_, attn, _, mlp), W_U, b_U, last = p.blocks[0], _W_U(p), p.unembed.b_U, _last(p, rows, cfg)
+def _reads(p: Params, rows: Rows) -> Reads:
+    (_, attn, _, mlp), W_U, b_U, last = p.blocks[0], _W_U(p), p.unembed.b_U, _last(p, rows)
     base_in, base_out = last @ mlp.W_in, (last if mlp.b_out is None else last + mlp.b_out) @ W_U
     base_in, base_out = base_in if mlp.b_in is None else base_in + mlp.b_in, base_out if b_U is None else base_out + b_U
     W_O = array_namespace(last).reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
@@ -143,26 +140,31 @@ def _reads(p: Params, rows: Rows, cfg: ModelConfig) -> Reads:
 
 @fused
 def look(
-    scores: Inexact[Array, "1 H V R"], v: Inexact[Array, "R H K"], reads: Reads, tokens: Integer[Array, "B T"]
+    scores: Inexact[Array, "1 H U R"],
+    v: Inexact[Array, "R H K"],
+    reads: Reads,
+    rows: Integer[Array, "B T"],
+    activation: str,
 ) -> tuple[Inexact[Array, "B F"], Inexact[Array, "B V"], Looked]:
-    """Each example's pre, what its logits have without the neurons, and what the backward needs."""
-    z, pattern = tables.look(scores, v, tokens)
-    z, last = array_namespace(z).reshape(z, (z.shape[0], -1)), tokens[:, -1]
-    pre = gather_rows(reads.base_in, last) + z @ reads.attn_in
-    direct = gather_rows(reads.base_out, last) + z @ reads.attn_out
-    return pre, direct, Looked(reads, v, tokens, pattern, z)
+    """Each example's post, what its logits have without the neurons, and what the backward needs."""
+    z, pattern = tables.look(scores, v, rows)
+    z, asks = array_namespace(z).reshape(z, (z.shape[0], -1)), rows[:, -1] - (v.shape[0] - scores.shape[2])
+    post, c_act = activations.forward(gather_rows(reads.base_in, asks) + z @ reads.attn_in, activation)
+    direct = gather_rows(reads.base_out, asks) + z @ reads.attn_out
+    return post, direct, Looked(reads, v, rows, pattern, z, c_act)
 
 
 @fused
 def look_backward(
-    dpre: Inexact[Array, "B F"], dlogits: Inexact[Array, "B V"], c: Looked
-) -> tuple[Inexact[Array, "1 H V R"], Inexact[Array, "R H K"], Reads]:
+    dpost: Inexact[Array, "B F"], dlogits: Inexact[Array, "B V"], c: Looked
+) -> tuple[Inexact[Array, "1 H U R"], Inexact[Array, "R H K"], Reads]:
     """∂scores, ∂v and the gradients of what was read."""
-    V, last, (_, H, K) = c.reads.base_in.shape[0], c.tokens[:, -1], c.v.shape
+    U, (R, H, K) = c.reads.base_in.shape[0], c.v.shape
+    asks, dpre = c.rows[:, -1] - (R - U), activations.backward(dpost, c.activation)
     dz = dpre @ c.reads.attn_in.T + dlogits @ c.reads.attn_out.T
-    dscores, dv = tables.look_backward(array_namespace(dz).reshape(dz, (-1, H, K)), c.v, c.tokens, c.pattern)
+    dscores, dv = tables.look_backward(array_namespace(dz).reshape(dz, (-1, H, K)), c.v, c.rows, c.pattern, U)
     d = Reads(
-        scatter_add_rows(dpre, last, V), scatter_add_rows(dlogits, last, V),
+        scatter_add_rows(dpre, asks, U), scatter_add_rows(dlogits, asks, U),
         sum_outer(c.z, dpre), sum_outer(c.z, dlogits),
     )  # fmt: skip
     return dscores, dv, d

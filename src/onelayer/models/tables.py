@@ -1,18 +1,20 @@
 """The one-layer decoder read at its last position, computed from tables: an exact shortcut for `decoder_only`.
 
-Shapes    tokens [B T]     logits [B 1 V]     R = T·V rows: each token once at each position, position by position
+Shapes    tokens [B T]     logits [B 1 V]     R rows: each token once at each position, position by position
+          row [B T]: where an example's tokens stand among these     U: the rows of the last position, which ask
 
 Why       In one layer keys and values hang on (token, position) alone, and so does the query at the last position.
-          Where V < B that is V·T rows to embed, norm and project instead of B·T, and V·R scores instead of B·T per
-          head; an example looks its own up. What is left per example: softmax, mixing, W_O, feed-forward, unembedding.
+          Where V < B that is at most V·T rows to embed, norm and project instead of B·T, and U·R scores instead of B·T
+          per head; an example looks its own up. What is left per example: softmax, mixing, W_O, feed-forward,
+          unembedding. On NumPy only what occurs has a row; under JAX, which must know their number, all V·T have one.
 
-Forward   x, k, v = rows of the table           scores[u, r] = q_u k_r/√K + bias      u: a token that asks
-          A[b, s] = softmax_s scores[tokens[b, −1], row(s, tokens[b, s])]
-          z[b] = Σ_s A[b, s] v[row(s, tokens[b, s])]
+Forward   x, k, v = rows of the table           scores[u, r] = q_u k_r/√K + bias      u: a row that asks
+          A[b, s] = softmax_s scores[row[b, −1], row[b, s]]
+          z[b] = Σ_s A[b, s] v[row[b, s]]
           mid = x[last] + Σ_h z_h W_O[h] + b_O, and on as in `decoder_only`
 
 Backward  ∂a is ∂loss/∂a: a look-up's transpose adds up what all who looked there send back
-          ∂A[b, s] = ∂z[b] · v[row]                       ∂v[row] = Σ_b A[b, s] ∂z[b]
+          ∂A[b, s] = ∂z[b] · v[row[b, s]]                 ∂v[r] = Σ A[b, s] ∂z[b] over the b, s that look at r
           ∂scores = A (∂A − Σ_S A ∂A), added up per (u, r); from there as in attention, once per row
 
 Exact     where positions act row by row (embedding, query_key) or on one query and one key alone (a `PAIRWISE` score);
@@ -22,13 +24,12 @@ Source    docs/performance.md; the parts' own derivations in docs/derivations/
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Inexact, Integer
 
-from ..arrays import Array, array_namespace, gather_rows, natural, scatter_add_rows
+from ..arrays import Array, array_namespace, gather_rows, is_numpy_array, natural, scatter_add_rows
 from ..fused import fused
 from ..layers import embedding, softmax, unembedding
 from ..positions import Felt, Method, Places
@@ -38,12 +39,22 @@ from .config import ModelConfig
 from .decoder_only import Block, Params
 
 
+class Seats(NamedTuple):
+    """Which rows there are, and which of them an example looks at."""
+
+    tokens: Integer[Array, " R"]
+    positions: np.ndarray  # [R], growing
+    rows: Integer[Array, "B T"]
+    asking: int  # U, how many stand at the last position: they are the last ones
+
+
 class Rows(NamedTuple):
     """What hangs on (token, position) alone, and what its backward needs."""
 
+    seats: Seats
     x: Inexact[Array, "1 R D"]  # the residual stream before the block
     read: Inexact[Array, "1 R D"]  # what attention reads of it: itself, or its norm
-    q: Inexact[Array, "1 V H K"]  # as multiplied
+    q: Inexact[Array, "1 U H K"]  # as multiplied
     k: Inexact[Array, "1 R H K"]
     v: Inexact[Array, "R H K"]
     embed: embedding.Cache
@@ -55,7 +66,6 @@ class Rows(NamedTuple):
 
 class Cache(NamedTuple):
     p: Params
-    tokens: Integer[Array, "B T"]
     rows: Rows
     pattern: Inexact[Array, "B H T"]
     z: Inexact[Array, "B 1 H K"]
@@ -82,11 +92,11 @@ def forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple
     """The logits of the last position."""
     block = p.blocks[0]
     scores, rows = rows_forward(p, tokens, cfg)
-    z, pattern = look(scores, rows.v, tokens)
+    z, pattern = look(scores, rows.v, rows.seats.rows)
     z = z[:, None, :, :]
     out = join(z, block.attn.W_O, block.attn.b_O)
 
-    last, c_ln1 = gather_rows(asking(rows.x, cfg)[0, ...], tokens[:, -1:]), None
+    last, c_ln1 = gather_rows(rows.x[0, ...], rows.seats.rows[:, -1:]), None
     if cfg.norm == "post":
         mid, c_ln1 = normalise.forward(block.ln1, last + out, cfg.norm_eps)
         out, c_mlp = feed_forward.forward(block.mlp, mid, cfg.activation)
@@ -98,7 +108,7 @@ def forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple
         post = mid + out
     post, c_final = normalise.forward(p.ln_final, post, cfg.norm_eps)
     logits, c_head = unembedding.forward(head(p), post)
-    return logits, Cache(p, tokens, rows, pattern, z, c_ln1, c_ln2, c_mlp, c_final, c_head)
+    return logits, Cache(p, rows, pattern, z, c_ln1, c_ln2, c_mlp, c_final, c_head)
 
 
 def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Params:
@@ -116,8 +126,8 @@ def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Pa
         dmid, d_ln1 = dpost + through, None
 
     dz = project(dmid, permute(attn.W_O), None)[:, 0, :, :]
-    dscores, dv = look_backward(dz, c.rows.v, c.tokens, c.pattern)
-    dlast = embedding.backward(dmid, embedding.Cache(c.p.embed.W_E, c.tokens[:, -1:])).W_E[None, ...]
+    dscores, dv = look_backward(dz, c.rows.v, c.rows.seats.rows, c.pattern, c.rows.seats.asking)
+    dlast = scatter_add_rows(dmid[:, 0, :], asks(c.rows.seats), c.rows.seats.asking)[None, ...]
     d = rows_backward(dscores, dv, dlast, c.p, c.rows, cfg)
     d_attn = d.attn._replace(W_O=permute(outer(dmid, c.z)), b_O=summed(dmid, attn.b_O))
     block = Block(d_ln1 if cfg.norm == "post" else d.ln1, d_attn, d_ln2, d_mlp)
@@ -140,42 +150,52 @@ class DRows(NamedTuple):
     attn: attention.Params
 
 
-def asking(rows: Array, cfg: ModelConfig) -> Array:
-    """Of [1 R …] the rows of the last position, where the questions are asked: [1 V …]."""
-    return rows[:, -cfg.vocab_size :, ...]
-
-
-def rows_forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple[Inexact[Array, "1 H V R"], Rows]:
-    """The scores of each token that asks against each row, and the rows."""
-    position, block = cfg.position_method, p.blocks[0]
+def seats(tokens: Integer[Array, "B T"], cfg: ModelConfig) -> Seats:
     T, V = tokens.shape[1], cfg.vocab_size
-    places = Places(np.full(V, T - 1), np.repeat(natural(T), V), None, cfg.causal)
-    each = array_namespace(tokens).asarray(np.tile(natural(V), T)[None])
+    xp = array_namespace(tokens)
+    numbers = tokens + xp.asarray(V * np.arange(T), dtype=tokens.dtype)
+    if not is_numpy_array(tokens):
+        return Seats(xp.asarray(np.tile(natural(V), T)), np.repeat(natural(T), V), numbers, V)
+    occurs = np.zeros(T * V, bool)
+    occurs[numbers] = True
+    rows, place = np.flatnonzero(occurs), np.cumsum(occurs) - 1
+    return Seats(rows % V, rows // V, place[numbers], int(np.sum(occurs[-V:])))
 
-    x, c_embed = embedding.forward(p.embed, each, cfg.scale)
+
+def asks(at: Seats) -> Integer[Array, " B"]:
+    """Which of the rows that ask is an example's."""
+    return at.rows[:, -1] - (len(at.positions) - at.asking)
+
+
+def rows_forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple[Inexact[Array, "1 H U R"], Rows]:
+    """The scores of each row that asks against each row, and the rows."""
+    position, block, at = cfg.position_method, p.blocks[0], seats(tokens, cfg)
+    places = Places(np.full(at.asking, tokens.shape[1] - 1), at.positions, None, cfg.causal)
+
+    x, c_embed = embedding.forward(p.embed, at.tokens[None, :], cfg.scale)
     x, c_pos = position.encode_x(p.pos_embed, x, places.k_ids) if position.has("embedding") else (x, None)
     read, c_ln1 = normalise.forward(block.ln1, x, cfg.norm_eps) if cfg.norm == "pre" else (x, None)
-    asks = asking(read, cfg)
-    q, k = project(asks, block.attn.W_Q, block.attn.b_Q), project(read, block.attn.W_K, block.attn.b_K)
+    last = read[:, -at.asking :, :]
+    q, k = project(last, block.attn.W_Q, block.attn.b_Q), project(read, block.attn.W_K, block.attn.b_K)
     v = project(read, block.attn.W_V, block.attn.b_V)[0, ...]
-    scores, q, k, c_turn, c_bias = _scores(block.attn, q, k, asks, read, places, position)
-    return scores, Rows(x, read, q, k, v, c_embed, c_pos, c_ln1, c_turn, c_bias)
+    scores, q, k, c_turn, c_bias = _scores(block.attn, q, k, last, read, places, position)
+    return scores, Rows(at, x, read, q, k, v, c_embed, c_pos, c_ln1, c_turn, c_bias)
 
 
 def rows_backward(
-    dscores: Inexact[Array, "1 H V R"],
+    dscores: Inexact[Array, "1 H U R"],
     dv: Inexact[Array, "R H K"],
-    dlast: Inexact[Array, "1 V D"],
+    dlast: Inexact[Array, "1 U D"],
     p: Params,
     c: Rows,
     cfg: ModelConfig,
 ) -> DRows:
-    """dlast: what the residual stream feels past attention, where the questions are asked."""
+    """dlast: what the residual stream of the rows that ask feels, past attention."""
     position, attn, dv = cfg.position_method, p.blocks[0].attn, dv[None, ...]
     dq, dk, felt, dpos = _scores_backward(dscores, attn, c, position)
-    asks = asking(c.read, cfg)
+    last = c.read[:, -c.seats.asking :, :]
     d_attn = attention.Params(
-        W_Q=outer(asks, dq), W_K=outer(c.read, dk), W_V=outer(c.read, dv), W_O=attn.W_O,
+        W_Q=outer(last, dq), W_K=outer(c.read, dk), W_V=outer(c.read, dv), W_O=attn.W_O,
         b_Q=summed(dq, attn.b_Q), b_K=summed(dk, attn.b_K), b_V=summed(dv, attn.b_V), b_O=attn.b_O,
         pos=attention.all_of(attn.pos, *dpos),
     )  # fmt: skip
@@ -200,17 +220,17 @@ def whole(d: DRows, block: Block, d_final: normalise.Params, d_head: unembedding
 
 
 def _scores(
-    p: attention.Params, q: Array, k: Array, asks: Array, rows: Array, places: Places, position: Method
-) -> tuple[Inexact[Array, "1 H V R"], Array, Array, Any, Any]:
-    """Each token that asks against each row; the queries and keys as multiplied, and the positions' caches."""
+    p: attention.Params, q: Array, k: Array, last: Array, read: Array, places: Places, position: Method
+) -> tuple[Inexact[Array, "1 H U R"], Array, Array, Any, Any]:
+    """Each row that asks against each row; the queries and keys as multiplied, and the positions' caches."""
     q_turned, k_turned, c_turn = position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
     scores = by_head(q_turned / math.sqrt(q.shape[-1])) @ transpose(by_head(k_turned))
-    bias, c_bias = position.bias(p.pos, q, k, asks, rows, places) if position.has("score") else (None, None)
+    bias, c_bias = position.bias(p.pos, q, k, last, read, places) if position.has("score") else (None, None)
     return plus(scores, bias), q_turned, k_turned, c_turn, c_bias
 
 
 def _scores_backward(
-    dscores: Inexact[Array, "1 H V R"], p: attention.Params, c: Rows, position: Method
+    dscores: Inexact[Array, "1 H U R"], p: attention.Params, c: Rows, position: Method
 ) -> tuple[Array, Array, Felt, tuple[Any, Any]]:
     scale = 1 / math.sqrt(p.W_Q.shape[-1])
     dq = scale * by_head(dscores @ by_head(c.k))
@@ -221,7 +241,7 @@ def _scores_backward(
     return plus(dq, felt.q), plus(dk, felt.k), felt, (d_turn, d_bias)
 
 
-def _add_to_last(x: Inexact[Array, "1 R D"], more: Inexact[Array, "1 V D"]) -> Inexact[Array, "1 R D"]:
+def _add_to_last(x: Inexact[Array, "1 R D"], more: Inexact[Array, "1 U D"]) -> Inexact[Array, "1 R D"]:
     """x with `more` added to the rows of the last position."""
     first = x.shape[1] - more.shape[1]
     return array_namespace(x).concat([x[:, :first, :], x[:, first:, :] + more], axis=1)
@@ -232,15 +252,15 @@ def _add_to_last(x: Inexact[Array, "1 R D"], more: Inexact[Array, "1 V D"]) -> I
 
 @fused
 def look(
-    scores: Inexact[Array, "1 H V R"], v: Inexact[Array, "R H K"], tokens: Integer[Array, "B T"]
+    scores: Inexact[Array, "1 H U R"], v: Inexact[Array, "R H K"], rows: Integer[Array, "B T"]
 ) -> tuple[Inexact[Array, "B H K"], Inexact[Array, "B H T"]]:
     """Each example's z and pattern, from what it looks up."""
     xp = array_namespace(scores)
-    _, H, V, R = scores.shape
-    pairs = _pairs(tokens, V)
-    found = xp.take(xp.reshape(scores, (H, V * R)), xp.reshape(pairs, (-1,)), axis=1)
+    _, H, U, R = scores.shape
+    pairs = _pairs(rows, U, R)
+    found = xp.take(xp.reshape(scores, (H, U * R)), xp.reshape(pairs, (-1,)), axis=1)
     pattern, _ = softmax.forward(xp.permute_dims(xp.reshape(found, (H, *pairs.shape)), (2, 0, 1)))
-    mixed = (pattern[:, :, s, None] * v_s for s, v_s in enumerate(_looked_up(v, tokens)))
+    mixed = (pattern[:, :, s, None] * gather_rows(v, rows[:, s]) for s in range(rows.shape[1]))
     return sum(mixed, start=next(mixed)), pattern
 
 
@@ -248,30 +268,20 @@ def look(
 def look_backward(
     dz: Inexact[Array, "B H K"],
     v: Inexact[Array, "R H K"],
-    tokens: Integer[Array, "B T"],
+    rows: Integer[Array, "B T"],
     pattern: Inexact[Array, "B H T"],
-) -> tuple[Inexact[Array, "1 H V R"], Inexact[Array, "R H K"]]:
+    asking: int,
+) -> tuple[Inexact[Array, "1 H U R"], Inexact[Array, "R H K"]]:
     """∂scores and ∂v: what all who looked there send back."""
     xp = array_namespace(dz)
-    (R, H, _), T = v.shape, tokens.shape[1]
-    V = R // T
-    dpattern = xp.stack([xp.sum(dz * v_s, axis=-1) for v_s in _looked_up(v, tokens)], axis=-1)
-    dv = [scatter_add_rows(pattern[:, :, s, None] * dz, tokens[:, s], V) for s in range(T)]
+    (R, H, _), T = v.shape, rows.shape[1]
+    dpattern = xp.stack([xp.sum(dz * gather_rows(v, rows[:, s]), axis=-1) for s in range(T)], axis=-1)
+    dv = [scatter_add_rows(pattern[:, :, s, None] * dz, rows[:, s], R) for s in range(T)]
     dscores = softmax.backward(dpattern, softmax.Cache(pattern))
-    added = scatter_add_rows(xp.permute_dims(dscores, (2, 0, 1)), _pairs(tokens, V), V * R)
-    return xp.reshape(xp.permute_dims(added, (1, 0)), (1, H, V, R)), xp.concat(dv)
+    added = scatter_add_rows(xp.permute_dims(dscores, (2, 0, 1)), _pairs(rows, asking, R), asking * R)
+    return xp.reshape(xp.permute_dims(added, (1, 0)), (1, H, asking, R)), sum(dv[1:], start=dv[0])
 
 
-def _looked_up(v: Inexact[Array, "R H K"], tokens: Integer[Array, "B T"]) -> Iterator[Inexact[Array, "B H K"]]:
-    """What each example finds at its first position, at its second, …"""
-    T = tokens.shape[1]
-    V = v.shape[0] // T
-    return (gather_rows(v[s * V : (s + 1) * V, ...], tokens[:, s]) for s in range(T))
-
-
-def _pairs(tokens: Integer[Array, "B T"], V: int) -> Integer[Array, "T B"]:
-    """Where (the token that asks, the row that is asked) stands among the V·R pairs."""
-    xp = array_namespace(tokens)
-    T = tokens.shape[1]
-    first = xp.asarray(V * np.arange(T), dtype=tokens.dtype)
-    return xp.permute_dims(tokens[:, -1:] * (T * V) + first + tokens, (1, 0))
+def _pairs(rows: Integer[Array, "B T"], U: int, R: int) -> Integer[Array, "T B"]:
+    """Where (the row that asks, the row that is asked) stands among the U·R pairs."""
+    return array_namespace(rows).permute_dims((rows[:, -1:] - (R - U)) * R + rows, (1, 0))
