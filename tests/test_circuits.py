@@ -16,12 +16,18 @@ from onelayer.training.objective import Objective, loss_and_grads
 SHAPE: dict[str, Any] = {"vocab_size": V, "n_ctx": T, "d_model": 18, "n_heads": 2, "d_head": 6, "d_mlp": 20}
 
 
+def through(cfg: ModelConfig, p: Any, ids: Any, dlogits: Any) -> Any:
+    """Logits and gradients by the circuits."""
+    made, origin = circuits.multiply_out(p, ids, cfg)
+    logits, c = circuits.forward(made, origin.rows.seats.rows, cfg)
+    return logits, circuits.multiply_out_backward(circuits.backward(dlogits, c, cfg), origin, cfg)
+
+
 def both(cfg: ModelConfig) -> tuple[Any, Any]:
     p, ids = drawn(cfg), tokens()
     dlogits = generator(3, "test_circuits").standard_normal((B, 1, V))
     plain, c = decoder_only.forward(p, ids, cfg, read=1)
-    short, s = circuits.forward(p, ids, cfg)
-    return (short, circuits.backward(dlogits, s, cfg)), (plain, decoder_only.backward(dlogits, c, cfg))
+    return through(cfg, p, ids, dlogits), (plain, decoder_only.backward(dlogits, c, cfg))
 
 
 @pytest.mark.parametrize("position", EXACT)
@@ -47,12 +53,7 @@ def test_equals_the_plain_path_with(options):
 def test_on_every_backend(xp):
     cfg = ModelConfig(**SHAPE, position="learned", attention_bias=True)
     dlogits = generator(3, "test_circuits").standard_normal((B, 1, V))
-
-    def shortcut(p: Any, ids: Any, dlogits: Any) -> Any:
-        logits, c = circuits.forward(p, ids, cfg)
-        return logits, circuits.backward(dlogits, c, cfg)
-
-    logits, grads = xp(shortcut, drawn(cfg), tokens(), dlogits)
+    logits, grads = xp(partial(through, cfg), drawn(cfg), tokens(), dlogits)
     plain, c = decoder_only.forward(drawn(cfg), tokens(), cfg, read=1)
     expected = decoder_only.backward(dlogits, c, cfg)
     assert furthest([logits], [plain]) < 1e-12

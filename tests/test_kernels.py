@@ -216,7 +216,8 @@ def test_circuits(heads, batch, options, dtype):
     tokens = generator(2, "tokens").integers(0, 5, (batch, 3))  # two tokens never occur: their rows feel nothing
 
     def both(p: Any, dlogits: Any) -> Any:
-        logits, c = circuits.forward(p, tokens, cfg)
+        made, origin = circuits.multiply_out(p, tokens, cfg)
+        logits, c = circuits.forward(made, origin.rows.seats.rows, cfg)
         return logits, circuits.backward(dlogits, c, cfg)
 
     names = ["models.circuits.look", "models.circuits.look_backward"]
@@ -229,7 +230,8 @@ def test_circuits_of_many_positions_are_products():
     cfg, counting = ModelConfig(**shape), Counting()
     tokens = generator(2, "tokens").integers(0, 5, (30, 4))
     with fused.using(counting):
-        circuits.forward(decoder_only.init(cfg, 0), tokens, cfg)
+        made, origin = circuits.multiply_out(decoder_only.init(cfg, 0), tokens, cfg)
+        circuits.forward(made, origin.rows.seats.rows, cfg)
     assert counting.ran["models.circuits.look"] == 0
     assert counting.ran["models.tables.look"] == 1
 

@@ -53,6 +53,22 @@ class Reads(NamedTuple):
     attn_out: Inexact[Array, "HK V"]
 
 
+class Circuits(NamedTuple):
+    """All that an example meets."""
+
+    scores: Inexact[Array, "1 H U R"]
+    v: Inexact[Array, "R H K"]
+    reads: Reads
+    mlp_out: Inexact[Array, "F V"]
+
+
+class Origin(NamedTuple):
+    """What the circuits were made of."""
+
+    p: Params
+    rows: Rows
+
+
 class Looked(NamedTuple):
     """What the backward of `look` needs."""
 
@@ -65,8 +81,6 @@ class Looked(NamedTuple):
 
 
 class Cache(NamedTuple):
-    p: Params
-    rows: Rows
     looked: Looked
     post: Inexact[Array, "B F"]
     mlp_out: Inexact[Array, "F V"]
@@ -80,48 +94,40 @@ def fits(cfg: ModelConfig, shape: tuple[int, int], read: int | None) -> bool:
     return cfg.norm == "none" and tables.fits(cfg, shape, read) and multiplied_out < one_by_one
 
 
-def forward(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple[Inexact[Array, "B 1 V"], Cache]:
-    """The logits of the last position."""
-    W_out, W_U = p.blocks[0].mlp.W_out, _W_U(p)
+# ------------------------------------------------------------------------------------------ once a step
+
+
+def multiply_out(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> tuple[Circuits, Origin]:
     scores, rows = rows_forward(p, tokens, cfg)
-    post, direct, looked = look(scores, rows.v, _reads(p, rows), rows.seats.rows, cfg.activation)
-    mlp_out = W_out @ W_U
-    logits = post @ mlp_out + direct
-    return logits[:, None, :], Cache(p, rows, looked, post, mlp_out)
+    (_, attn, _, mlp), W_U, b_U, last = p.blocks[0], _W_U(p), p.unembed.b_U, _last(p, rows)
+    base_in, base_out = last @ mlp.W_in, (last if mlp.b_out is None else last + mlp.b_out) @ W_U
+    base_in, base_out = base_in if mlp.b_in is None else base_in + mlp.b_in, base_out if b_U is None else base_out + b_U
+    W_O = array_namespace(last).reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
+    reads = Reads(base_in, base_out, W_O @ mlp.W_in, W_O @ W_U)
+    return Circuits(scores, rows.v, reads, mlp.W_out @ W_U), Origin(p, rows)
 
 
-def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Params:
+def multiply_out_backward(d: Circuits, c: Origin, cfg: ModelConfig) -> Params:
     """The gradient of every parameter."""
-    xp = array_namespace(dlogits)
-    p, attn, mlp, W_U = c.p, c.p.blocks[0].attn, c.p.blocks[0].mlp, _W_U(c.p)
-    dlogits = dlogits[:, 0, :]
-    dmlp_out = sum_outer(c.post, dlogits)
-    dscores, dv, d = look_backward(dlogits @ c.mlp_out.T, dlogits, c.looked)
-
-    last, W_O = _last(p, c.rows), xp.reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
-    dlast = d.base_in @ mlp.W_in.T + d.base_out @ W_U.T
-    dW_O = d.attn_in @ mlp.W_in.T + d.attn_out @ W_U.T
-    dW_in = last.T @ d.base_in + W_O.T @ d.attn_in
-    dW_U = last.T @ d.base_out + W_O.T @ d.attn_out + mlp.W_out.T @ dmlp_out
-    db_in, db_U = xp.sum(d.base_in, axis=0), xp.sum(d.base_out, axis=0)
+    xp, p, (_, attn, _, mlp), W_U, last = array_namespace(d.v), c.p, c.p.blocks[0], _W_U(c.p), _last(c.p, c.rows)
+    W_O = xp.reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
+    dlast = d.reads.base_in @ mlp.W_in.T + d.reads.base_out @ W_U.T
+    dW_O = d.reads.attn_in @ mlp.W_in.T + d.reads.attn_out @ W_U.T
+    dW_in = last.T @ d.reads.base_in + W_O.T @ d.reads.attn_in
+    dW_U = last.T @ d.reads.base_out + W_O.T @ d.reads.attn_out + mlp.W_out.T @ d.mlp_out
+    db_in, db_U = xp.sum(d.reads.base_in, axis=0), xp.sum(d.reads.base_out, axis=0)
     if mlp.b_out is not None:
         dW_U = dW_U + mlp.b_out[:, None] * db_U
 
-    d_rows = rows_backward(dscores, dv, dlast[None, ...], p, c.rows, cfg)
+    d_rows = rows_backward(d.scores, d.v, dlast[None, ...], p, c.rows, cfg)
     db_O = None if attn.b_O is None else xp.sum(dlast, axis=0)
     d_attn = d_rows.attn._replace(W_O=xp.reshape(dW_O, attn.W_O.shape), b_O=db_O)
     d_mlp = feed_forward.Params(
         W_in=dW_in, b_in=None if mlp.b_in is None else db_in,
-        W_out=dmlp_out @ W_U.T, b_out=None if mlp.b_out is None else db_U @ W_U.T,
+        W_out=d.mlp_out @ W_U.T, b_out=None if mlp.b_out is None else db_U @ W_U.T,
     )  # fmt: skip
     d_head = unembedding.Params(dW_U, None if p.unembed.b_U is None else db_U)
     return tables.whole(d_rows, Block(None, d_attn, None, d_mlp), None, d_head, cfg)
-
-
-def _W_U(p: Params) -> Inexact[Array, "D V"]:
-    W_U = tables.head(p).W_U
-    assert W_U is not None
-    return W_U
 
 
 def _last(p: Params, rows: Rows) -> Inexact[Array, "U D"]:
@@ -130,12 +136,27 @@ def _last(p: Params, rows: Rows) -> Inexact[Array, "U D"]:
     return x if b_O is None else x + b_O
 
 
-def _reads(p: Params, rows: Rows) -> Reads:
-    (_, attn, _, mlp), W_U, b_U, last = p.blocks[0], _W_U(p), p.unembed.b_U, _last(p, rows)
-    base_in, base_out = last @ mlp.W_in, (last if mlp.b_out is None else last + mlp.b_out) @ W_U
-    base_in, base_out = base_in if mlp.b_in is None else base_in + mlp.b_in, base_out if b_U is None else base_out + b_U
-    W_O = array_namespace(last).reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
-    return Reads(base_in, base_out, W_O @ mlp.W_in, W_O @ W_U)
+def _W_U(p: Params) -> Inexact[Array, "D V"]:
+    W_U = tables.head(p).W_U
+    assert W_U is not None
+    return W_U
+
+
+# ------------------------------------------------------------------------------------------ for each example
+
+
+def forward(p: Circuits, rows: Integer[Array, "B T"], cfg: ModelConfig) -> tuple[Inexact[Array, "B 1 V"], Cache]:
+    """The logits of the last position. rows: where an example's tokens stand (`Rows.seats`)."""
+    post, direct, looked = look(p.scores, p.v, p.reads, rows, cfg.activation)
+    logits = post @ p.mlp_out + direct
+    return logits[:, None, :], Cache(looked, post, p.mlp_out)
+
+
+def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Circuits:
+    """The gradient of every circuit."""
+    dlogits = dlogits[:, 0, :]
+    dmlp_out = sum_outer(c.post, dlogits)
+    return Circuits(*look_backward(dlogits @ c.mlp_out.T, dlogits, c.looked), dmlp_out)
 
 
 @fused

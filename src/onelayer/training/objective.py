@@ -17,7 +17,7 @@ from ..models import circuits, decoder_only, encoder_decoder, tables
 from ..models.config import ModelConfig
 from ..tasks import Batch
 
-__all__ = ["Objective", "Scores", "accumulated", "forward", "init", "loss_and_grads", "scores"]
+__all__ = ["Met", "Objective", "Scores", "accumulated", "forward", "init", "loss_and_grads", "meet", "parted", "scores"]
 
 
 class Objective(NamedTuple):
@@ -36,23 +36,50 @@ def init(model: ModelConfig, seed: int) -> Any:
     return (decoder_only if model.architecture == "decoder_only" else encoder_decoder).init(model, seed)
 
 
-def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
-    """The logits of the positions that are read, and the model's cache."""
+class Met(NamedTuple):
+    """What the examples meet: the parameters, or what is multiplied out of them once for all examples of a batch."""
+
+    params: Any
+    batch: Batch  # as they meet it
+    made_of: circuits.Origin | None = None
+
+
+def meet(params: Any, batch: Batch, objective: Objective) -> Met:
     cfg = objective.model
+    single = cfg.architecture == "decoder_only"
+    if (
+        isinstance(params, circuits.Circuits)
+        or not single
+        or not circuits.fits(cfg, batch.tokens.shape, objective.read)
+    ):
+        return Met(params, batch)
+    made, origin = circuits.multiply_out(params, batch.tokens, cfg)
+    return Met(made, batch._replace(tokens=origin.rows.seats.rows), origin)
+
+
+def parted(grads: Any, met: Met, objective: Objective) -> Any:
+    """From the gradient of what was met to that of the parameters."""
+    return grads if met.made_of is None else circuits.multiply_out_backward(grads, met.made_of, objective.model)
+
+
+def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
+    """The logits of the positions that are read, and the model's cache; of the parameters, or of what was met."""
+    cfg, (params, batch, _) = objective.model, meet(params, batch, objective)
+    if isinstance(params, circuits.Circuits):
+        return circuits.forward(params, batch.tokens, cfg)
     if cfg.architecture == "encoder_decoder":
         return encoder_decoder.forward(
             params, batch.source, batch.tokens, cfg,
             source_present=batch.source_mask, source_ids=batch.source_ids, target_ids=batch.ids,
         )  # fmt: skip
-    for shortcut in (circuits, tables):
-        if shortcut.fits(cfg, batch.tokens.shape, objective.read):
-            return shortcut.forward(params, batch.tokens, cfg)
+    if tables.fits(cfg, batch.tokens.shape, objective.read):
+        return tables.forward(params, batch.tokens, cfg)
     read = min(objective.read, batch.tokens.shape[1])  # a batch as wide as its longest may be narrower than the task
     return decoder_only.forward(params, batch.tokens, cfg, read=read, ids=batch.ids)
 
 
 def backward(dlogits: Array, cache: Any, objective: Objective) -> Any:
-    """The gradient of every parameter, by the model whose forward left the cache."""
+    """The gradient of all that `forward` was given or met, by the model whose forward left the cache."""
     model = next(m for m in (circuits, tables, decoder_only, encoder_decoder) if isinstance(cache, m.Cache))
     return model.backward(dlogits, cache, objective.model)
 
@@ -60,8 +87,9 @@ def backward(dlogits: Array, cache: Any, objective: Objective) -> Any:
 def loss_and_grads(
     params: Any, batch: Batch, objective: Objective, ahead: tuple[Array, Any] | None = None
 ) -> tuple[Array, Any]:
-    """The mean loss over the batch, and its gradient. ahead: `forward` of the same arguments, if already known."""
-    logits, cache = forward(params, batch, objective) if ahead is None else ahead
+    """The mean loss over the batch, and its gradient. ahead: `forward` of the same, if already known."""
+    met = meet(params, batch, objective)
+    logits, cache = forward(met.params, met.batch, objective) if ahead is None else ahead
     xp = array_namespace(logits)
     loss, c = cross_entropy.forward(
         logits,
@@ -72,7 +100,8 @@ def loss_and_grads(
         temperature=objective.temperature,
         variant=objective.variant,
     )
-    return loss, backward(xp.astype(cross_entropy.backward(c), logits.dtype), cache, objective)
+    dlogits = xp.astype(cross_entropy.backward(c), logits.dtype)
+    return loss, parted(backward(dlogits, cache, objective), met, objective)
 
 
 class Scores(NamedTuple):

@@ -90,16 +90,14 @@ def take(
     t: Any,
     objective: Objective,
     rules: Rules,
-    ahead: tuple[Array, Any] | None = None,
     gradient: Gradient | None = None,
 ) -> tuple[TrainState, dict[str, Array], Any]:
     """The step with index t (from 0): the new state, {"loss", "grad_norm"}, and the raw gradient.
 
-    ahead: the objective's forward pass at this state and batch, where an evaluation has made it already.
     gradient: takes the place of `loss_and_grads`, such as one with a route cut (microscope/gates.py).
     """
     params, opt = state
-    loss, raw = gradient(params, batch, objective) if gradient else loss_and_grads(params, batch, objective, ahead)
+    loss, raw = (gradient or loss_and_grads)(params, batch, objective)
     xp = array_namespace(loss)
     squares = [xp.sum(g * g) for g in flatten(raw).values()]
     grad_norm = xp.sqrt(sum(squares[1:], start=squares[0]))

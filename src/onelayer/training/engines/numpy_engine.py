@@ -76,7 +76,7 @@ class Engine:
                     self.watch(Stepped(step + i, before, batch, raw, state))
         return state, {"loss": losses, "grad_norm": norms, "tokens": tokens}
 
-    def _gradient(self, step: int, ahead: list[tuple[Any, Any]] | None) -> Gradient:
+    def _gradient(self, step: int, ahead: shares.Ahead | None) -> Gradient:
         """Of a step's batch: in shares, side by side; where the step accumulates, so of a part after the other."""
         if self.config.accumulate == 1:
             return partial(shares.gradient, ahead=ahead)
@@ -97,8 +97,8 @@ class Engine:
             most = evaluation.chunk(self.task, batch)
             same = batch is self.batches.train and self.batches.whole  # what the next step will see
             if same and len(batch.tokens) <= most:
-                ahead = shares.forwards(state.params, shares.shares(batch, self.objective), self.objective)
-                self._ahead, logits = (state.params, ahead), np.concatenate([said for said, _ in ahead])
+                ahead = shares.forwards(state.params, batch, self.objective)
+                self._ahead, logits = (state.params, ahead), np.concatenate([said for said, _ in ahead.parts])
                 found = judge(logits, batch)
             else:
                 found, logits = evaluation.judged(state.params, batch, self.objective, most, self._lengths[split], keep)

@@ -1,21 +1,22 @@
 """A batch in shares, a thread for each: every share runs through the whole forward and backward, and gradients add up.
 
 loss = Σ n_i loss_i / Σ n_i over the shares, n_i the weight of a share's targets; so each gradient. It is that of the
-whole batch, but for the order in which it is summed: with another number of threads the last bits differ.
+whole batch, but for the order in which it is summed: with another number of threads the last bits differ. What is the
+same for all examples (`objective.meet`) is had once, before, and its gradient sent on once, after.
 
 Between two products of a step NumPy works on one thread, and each product waits for its slowest part. A share has no
 such pauses: what lies between the products is done side by side as well, and other work on the machine delays it less.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 from ... import threads
 from ...arrays import Array, map_tree
 from ...tasks import Batch
-from ..objective import Objective, accumulated, forward, loss_and_grads
+from ..objective import Met, Objective, accumulated, forward, loss_and_grads, meet, parted
 
-__all__ = ["forwards", "gradient", "shares"]
+__all__ = ["Ahead", "forwards", "gradient", "shares"]
 
 WORTHWHILE = 1 << 17  # numbers in a share's residual stream below which a second thread costs more than it brings
 
@@ -32,16 +33,32 @@ def shares(batch: Batch, objective: Objective) -> list[Batch]:
     ]  # fmt: skip
 
 
-def forwards(params: Any, parts: Sequence[Batch], objective: Objective) -> list[tuple[Array, Any]]:
-    """The objective's forward pass over each share."""
-    return threads.together(lambda part: forward(params, part, objective), parts)
+class Ahead(NamedTuple):
+    """What was met, and each share's forward pass from there."""
+
+    met: Met
+    parts: list[tuple[Array, Any]]
 
 
-def gradient(
-    params: Any, batch: Batch, objective: Objective, ahead: Sequence[tuple[Array, Any]] | None = None
-) -> tuple[Array, Any]:
-    """`loss_and_grads`, share by share. ahead: `forwards` of the batch's shares, if already known."""
-    parts = shares(batch, objective)
-    if len(parts) == 1:
-        return loss_and_grads(params, batch, objective, None if ahead is None else ahead[0])
-    return accumulated(params, parts, objective, threads.together, ahead)
+def forwards(params: Any, batch: Batch, objective: Objective) -> Ahead:
+    with _alone(batch, objective):
+        met = meet(params, batch, objective)
+        parts = shares(met.batch, objective)
+        return Ahead(met, threads.together(lambda part: forward(met.params, part, objective), parts))
+
+
+def gradient(params: Any, batch: Batch, objective: Objective, ahead: Ahead | None = None) -> tuple[Array, Any]:
+    """`loss_and_grads`, share by share. ahead: `forwards` of the same arguments, if already known."""
+    with _alone(batch, objective):
+        met, known = (meet(params, batch, objective), None) if ahead is None else ahead
+        parts = shares(met.batch, objective)
+        if len(parts) == 1:
+            loss, grads = loss_and_grads(met.params, met.batch, objective, None if known is None else known[0])
+        else:
+            loss, grads = accumulated(met.params, parts, objective, threads.together, known)
+        return loss, parted(grads, met, objective)
+
+
+def _alone(batch: Batch, objective: Objective) -> Any:
+    """BLAS keeps to one thread before and after the shares as well: its others would wait awake, in the shares' way."""
+    return threads.alone() if len(shares(batch, objective)) > 1 else nullcontext()
