@@ -1,5 +1,6 @@
 """Guards kernels/: each fused kernel equals its definition to 1e-12 in float64, and hands on what it cannot take."""
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from onelayer.layers import activations, cross_entropy, embedding, layer_norm, l
 from onelayer.models import circuits, decoder_only, tables
 from onelayer.models.config import ModelConfig
 from onelayer.optimizers import adamw
+from onelayer.sublayers import feed_forward
 
 pytestmark = needs("numba")
 ROUNDING = {"float64": 1e-12, "float32": 3e-6}
@@ -54,9 +56,11 @@ def agree(f: Any, *args: Any, dtype: str, names: list[str]) -> None:
     """f with and without kernels gives the same; the kernels of these names did run."""
     args = tuple(map_tree(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a, arg) for arg in args)
     expected = f(*args)
-    counting = Counting()
+    counting, given = Counting(), deepcopy(args)
     with fused.using(counting):
         got = f(*args)
+    for before, after in zip(given, args, strict=True):
+        map_tree(np.testing.assert_array_equal, before, after)  # what was given still stands
     assert {name for name, n in counting.ran.items() if n} >= set(names)
     a, b = flatten(got), flatten(expected)
     assert a.keys() == b.keys()
@@ -66,6 +70,7 @@ def agree(f: Any, *args: Any, dtype: str, names: list[str]) -> None:
         assert error < ROUNDING[dtype], f"{name}: {error}"
 
 
+WAYS = ("forward", "backward")
 SIZES = [(5, 7), (3, 700, 128)]  # within one thread, and spread over several
 
 
@@ -79,6 +84,48 @@ def test_activations(kind, shape, dtype):
     names = ["layers.activations.backward"]
     names += [] if kind in ("quadratic", "identity") else ["layers.activations.forward"]
     agree(both, random(*shape, scale=3), random(*shape, purpose="dy"), dtype=dtype, names=names)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7), (3, 700, 128)])
+@pytest.mark.parametrize("kind", activations.FUNCTIONS)
+@pytest.mark.parametrize("biased", [True, False])
+def test_feed_forward(biased, kind, shape, dtype):
+    D, F = shape[-1], 130
+    p = feed_forward.Params(random(D, F), random(F), random(F, D), random(D))
+    p = p if biased else p._replace(b_in=None, b_out=None)
+
+    def both(p: Any, x: Any, dy: Any) -> Any:
+        y, c = feed_forward.forward(p, x, kind)
+        return y, feed_forward.backward(dy, c)
+
+    names = [] if kind in ("quadratic", "identity") else [f"sublayers.feed_forward.{way}" for way in WAYS]
+    agree(both, p, random(*shape), random(*shape, purpose="dy"), dtype=dtype, names=names)
+
+
+def test_feed_forward_at_the_kink():
+    """ReLU's slope is read off what it gave: nothing flows where pre is 0, or below."""
+    p = feed_forward.Params(np.eye(4), np.zeros(4), np.eye(4), None)
+    with fused.using(Counting()):
+        y, c = feed_forward.forward(p, np.array([[[-1.0, -0.0, 0.0, 1e-300]]]), "relu")
+        dx, _ = feed_forward.backward(np.ones((1, 1, 4)), c)
+    assert y.tolist() == [[[0, 0, 0, 1e-300]]]
+    assert dx.tolist() == [[[0, 0, 0, 1]]]
+
+
+def test_feed_forward_with_a_tap_is_the_definition():
+    p = feed_forward.Params(random(5, 7), random(7), random(7, 5), random(5))
+    seen: dict[str, Any] = {}
+
+    def note(name: str, x: Any) -> Any:
+        seen.setdefault(name, x.copy())
+        return 2 * x
+
+    def both(p: Any, x: Any, dy: Any) -> Any:
+        y, c = feed_forward.forward(p, x, "gelu", note)
+        return y, feed_forward.backward(dy, c, note)
+
+    agree(both, p, random(2, 3, 5), random(2, 3, 5, purpose="dy"), dtype="float64", names=[])
+    assert seen.keys() == {"hook_pre", "hook_post"}
 
 
 def test_gelu_far_out(dtype):
@@ -128,7 +175,7 @@ def test_norms(norm, shape, dtype):
         y, c = norm.forward(p, x, 1e-3)
         return y, c, norm.backward(dy, c)
 
-    names = [f"layers.{norm.__name__.split('.')[-1]}.{way}" for way in ("forward", "backward")]
+    names = [f"layers.{norm.__name__.split('.')[-1]}.{way}" for way in WAYS]
     agree(both, p, random(*shape) + 2, random(*shape, purpose="dy"), dtype=dtype, names=names)
 
 
@@ -255,6 +302,10 @@ def test_not_a_number_shows():
         assert np.isnan(softmax.forward(x, np.ones((1, 5), bool))[0][1]).all()
         for kind in ("relu", "gelu", "gelu_tanh", "silu"):
             assert np.isnan(activations.forward(x, kind)[0][1, 2])
+            y, c = feed_forward.forward(feed_forward.Params(np.eye(5), None, np.eye(5), None), x[None], kind)
+            assert np.isnan(y[0, 1]).all()
+            dx, _ = feed_forward.backward(x[None], c)
+            assert np.isnan(dx[0, 1]).all()
         assert np.isnan(cross_entropy.forward(x, np.array([0, 1, 2]))[0])
 
 

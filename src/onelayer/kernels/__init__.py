@@ -15,7 +15,18 @@ from ..fused import Kernel
 
 __all__ = ["available"]
 
-FILES = ("activations", "circuits", "cross_entropy", "embedding", "linear", "norms", "optimizers", "softmax", "tables")
+FILES = (
+    "activations",
+    "circuits",
+    "cross_entropy",
+    "embedding",
+    "feed_forward",
+    "linear",
+    "norms",
+    "optimizers",
+    "softmax",
+    "tables",
+)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Kernels of layers/activations.py: a function and its slope in one pass.
+"""Kernels of layers/activations.py: bias, function and slope in one pass over rows, one written where they lie.
 
 gelu      Φ(x) = 1 − ½ e^(−u²) W(u) for x ≥ 0 and ½ e^(−u²) W(u) below, u = |x|/√2, W(u) = e^(u²) erfc(u).
           e^(−u²) = e^(−x²/2) is what the density φ needs as well. W falls smoothly from 1 to 0: a polynomial in
@@ -43,7 +43,7 @@ def _series(terms: int) -> list[float]:
     return chebyshev.cheb2poly(fit(w, terms - 1)).tolist()
 
 
-_W32, _W64 = horner(_series(13), np.float32), horner(_series(30), np.float64)
+_W32, _W64 = horner(_series(11), np.float32), horner(_series(30), np.float64)
 
 
 @overload(_scaled)
@@ -52,45 +52,75 @@ def _(place):
 
 
 @compiled
-def _relu(first, part, x, y, slope):
-    one, zero = x.dtype.type(1), x.dtype.type(0)
-    for i in range(x.size):
-        steep = one if x[i] > 0 else zero
-        slope[i] = steep
-        y[i] = x[i] * steep
+def _relu(first, part, x, bias):
+    zero = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        row = x[i]
+        for j in range(row.size):
+            v = row[j] + bias[j]
+            row[j] = v if v > 0 else v * zero
 
 
 @compiled
-def _gelu(first, part, x, y, slope):
+def _gelu(first, part, x, y, bias):
     number = x.dtype.type
     half, root, k, one = number(0.5), number(math.sqrt(0.5)), number(_K), number(1)
     density = number(1 / math.sqrt(2 * math.pi))
-    for i in range(x.size):
-        u = abs(x[i]) * root
-        bell = exp(-half * x[i] * x[i])
-        tail = half * bell * _scaled((u - k) / (u + k))
-        below = one - tail if x[i] > 0 else tail
-        y[i] = x[i] * below
-        slope[i] = below + x[i] * bell * density
+    for i in range(x.shape[0]):
+        row, out = x[i], y[i]
+        for j in range(row.size):
+            v = row[j] + bias[j]
+            u = abs(v) * root
+            bell = exp(-half * v * v)
+            tail = half * bell * _scaled((u - k) / (u + k))
+            below = one - tail if v > 0 else tail
+            out[j] = v * below
+            row[j] = below + v * bell * density
 
 
 @compiled
-def _gelu_tanh(first, part, x, y, slope):
+def _gelu_tanh(first, part, x, y, bias):
     number = x.dtype.type
-    c, a = number(math.sqrt(2 / math.pi)), number(0.044715)
-    for i in range(x.size):
-        square = x[i] * x[i]
-        half = 1 / (1 + exp(-2 * c * x[i] * (1 + a * square)))  # (1 + tanh u)/2
-        y[i] = x[i] * half
-        slope[i] = half + 2 * c * x[i] * half * (1 - half) * (1 + 3 * a * square)
+    c, a, one = number(2 * math.sqrt(2 / math.pi)), number(0.044715), number(1)
+    a3 = number(3) * a
+    for i in range(x.shape[0]):
+        row, out = x[i], y[i]
+        for j in range(row.size):
+            v = row[j] + bias[j]
+            square = v * v
+            half = one / (one + exp(-c * v * (one + a * square)))  # (1 + tanh u)/2
+            out[j] = v * half
+            row[j] = half + c * v * half * (one - half) * (one + a3 * square)
 
 
 @compiled
-def _silu(first, part, x, y, slope):
-    for i in range(x.size):
-        sigmoid = 1 / (1 + exp(-x[i]))
-        y[i] = x[i] * sigmoid
-        slope[i] = sigmoid * (1 + x[i] * (1 - sigmoid))
+def _silu(first, part, x, y, bias):
+    one = x.dtype.type(1)
+    for i in range(x.shape[0]):
+        row, out = x[i], y[i]
+        for j in range(row.size):
+            v = row[j] + bias[j]
+            sigmoid = one / (one + exp(-v))
+            out[j] = v * sigmoid
+            row[j] = sigmoid * (one + v * (one - sigmoid))
+
+
+_WITH_SLOPE = {"gelu": _gelu, "gelu_tanh": _gelu_tanh, "silu": _silu}
+IN_PLACE = ("relu", *_WITH_SLOPE)
+
+
+def activate(x: Any, bias: Any, kind: str) -> tuple[Any, Any]:
+    """f(x + bias) of the rows x, and the slope. One of the two is written over x: the caller must own it.
+
+    ReLU's slope is not kept (None): it is 1 where f > 0, else 0.
+    """
+    bias = np.zeros(x.shape[1], x.dtype) if bias is None else bias
+    if kind == "relu":
+        spread(_relu, x.size, (x,), (bias,))
+        return x, None
+    y = np.empty_like(x)
+    spread(_WITH_SLOPE[kind], x.size, (x, y), (bias,))
+    return y, x
 
 
 @compiled
@@ -100,12 +130,11 @@ def _times(first, part, a, b, product):
 
 
 def forward(definition: Any, x: Any, kind: str) -> Any:
-    if not fits(x) or kind not in ("relu", "gelu", "gelu_tanh", "silu"):
+    if kind not in IN_PLACE or not fits(x) or x.ndim == 0 or x.size == 0:
         return definition(x, kind)
-    kernel = {"relu": _relu, "gelu": _gelu, "gelu_tanh": _gelu_tanh, "silu": _silu}[kind]
-    y, slope = np.empty_like(x), np.empty_like(x)
-    spread(kernel, x.size, (x.reshape(-1), y.reshape(-1), slope.reshape(-1)))
-    return y, activations.Cache(slope)
+    y, slope = activate(x.reshape(-1, x.shape[-1]).copy(), None, kind)
+    slope = (y > 0).astype(x.dtype) if slope is None else slope
+    return y.reshape(x.shape), activations.Cache(slope.reshape(x.shape))
 
 
 def backward(definition: Any, dy: Any, c: Any) -> Any:

@@ -29,7 +29,10 @@ def _compile(f: Callable[..., Any], *allowed: str) -> Any:
 
 
 def compiled(f: Callable[..., Any]) -> Any:
-    """Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning, for divergence must show."""
+    """Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning, for divergence must show.
+
+    An integer beside a float32 makes a float64, and all that follows slow: a kernel writes its numbers as its arrays'.
+    """
     return _compile(f, "reassoc", "contract", "nsz")
 
 

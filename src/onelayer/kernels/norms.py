@@ -10,17 +10,18 @@ from .compile import compiled, fits, parts, spread
 
 @compiled
 def _layer_forward(first, part, x, x_hat, rstd, y, gain, bias, eps):
-    D = x.shape[1]
+    D, number = x.shape[1], x.dtype.type
+    one, share = number(1), number(1 / D)
     for i in range(x.shape[0]):
         row, hat, out = x[i], x_hat[i], y[i]
         mean = row[0] * 0
         for j in range(D):
             mean += row[j]
-        mean /= D
+        mean *= share
         square = mean * 0
         for j in range(D):
             square += (row[j] - mean) * (row[j] - mean)
-        r = 1 / np.sqrt(square / D + eps)
+        r = one / np.sqrt(square * share + eps)
         rstd[i] = r
         for j in range(D):
             hat[j] = r * (row[j] - mean)
@@ -31,6 +32,7 @@ def _layer_forward(first, part, x, x_hat, rstd, y, gain, bias, eps):
 @compiled
 def _layer_backward(first, part, dy, x_hat, rstd, dx, gain, dgain, dbias):
     D = dy.shape[1]
+    share = dy.dtype.type(1 / D)
     own_gain, own_bias = dgain[part], dbias[part]
     for i in range(dy.shape[0]):
         asked, hat, out = dy[i], x_hat[i], dx[i]
@@ -40,8 +42,8 @@ def _layer_backward(first, part, dy, x_hat, rstd, dx, gain, dgain, dbias):
             d = gain[j] * asked[j]
             mean += d
             along += d * hat[j]
-        mean /= D
-        along /= D
+        mean *= share
+        along *= share
         for j in range(D):
             own_gain[j] += asked[j] * hat[j]
             own_bias[j] += asked[j]
@@ -51,12 +53,13 @@ def _layer_backward(first, part, dy, x_hat, rstd, dx, gain, dgain, dbias):
 
 @compiled
 def _rms_forward(first, part, x, x_hat, rms_inverse, y, gain, eps):
-    D = x.shape[1]
+    D, number = x.shape[1], x.dtype.type
+    one, share = number(1), number(1 / D)
     for i in range(x.shape[0]):
         square = x[i, 0] * 0
         for j in range(D):
             square += x[i, j] * x[i, j]
-        r = 1 / np.sqrt(square / D + eps)
+        r = one / np.sqrt(square * share + eps)
         rms_inverse[i] = r
         for j in range(D):
             hat = r * x[i, j]
@@ -67,11 +70,12 @@ def _rms_forward(first, part, x, x_hat, rms_inverse, y, gain, eps):
 @compiled
 def _rms_backward(first, part, dy, x_hat, rms_inverse, dx, gain, dgain):
     D = dy.shape[1]
+    share = dy.dtype.type(1 / D)
     for i in range(dy.shape[0]):
         along = dy[i, 0] * 0
         for j in range(D):
             along += gain[j] * dy[i, j] * x_hat[i, j]
-        along /= D
+        along *= share
         for j in range(D):
             dgain[part, j] += dy[i, j] * x_hat[i, j]
         for j in range(D):

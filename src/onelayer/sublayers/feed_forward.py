@@ -19,6 +19,7 @@ from typing import NamedTuple
 from jaxtyping import Inexact
 
 from ..arrays import Array, Tap, keep
+from ..fused import fused
 from ..layers import activations, linear
 
 
@@ -35,6 +36,7 @@ class Cache(NamedTuple):
     linear_out: linear.Cache
 
 
+@fused
 def forward(
     p: Params, x: Inexact[Array, "B T D"], activation: str, tap: Tap = keep
 ) -> tuple[Inexact[Array, "B T D"], Cache]:
@@ -44,6 +46,7 @@ def forward(
     return y, Cache(c_in, c_act, c_out)
 
 
+@fused
 def backward(dy: Inexact[Array, "B T D"], c: Cache, tap: Tap = keep) -> tuple[Inexact[Array, "B T D"], Params]:
     dpost, d_out = linear.backward(dy, c.linear_out)
     dpre = tap("hook_pre", activations.backward(tap("hook_post", dpost), c.activation))
