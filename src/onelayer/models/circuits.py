@@ -170,8 +170,8 @@ def look(
     """Each example's post, what its logits have without the neurons, and what the backward needs."""
     z, pattern = tables.look(scores, v, rows)
     z, asks = array_namespace(z).reshape(z, (z.shape[0], -1)), rows[:, -1] - (v.shape[0] - scores.shape[2])
-    post, c_act = activations.forward(gather_rows(reads.base_in, asks) + z @ reads.attn_in, activation)
-    direct = gather_rows(reads.base_out, asks) + z @ reads.attn_out
+    post, c_act = activations.forward(z @ reads.attn_in + _own(reads.base_in, asks), activation)
+    direct = z @ reads.attn_out + _own(reads.base_out, asks)
     return post, direct, Looked(reads, v, rows, pattern, z, c_act)
 
 
@@ -184,8 +184,14 @@ def look_backward(
     asks, dpre = c.rows[:, -1] - (R - U), activations.backward(dpost, c.activation)
     dz = dpre @ c.reads.attn_in.T + dlogits @ c.reads.attn_out.T
     dscores, dv = tables.look_backward(array_namespace(dz).reshape(dz, (-1, H, K)), c.v, c.rows, c.pattern, U)
-    d = Reads(
-        scatter_add_rows(dpre, asks, U), scatter_add_rows(dlogits, asks, U),
-        sum_outer(c.z, dpre), sum_outer(c.z, dlogits),
-    )  # fmt: skip
-    return dscores, dv, d
+    d_in, d_out = _own_backward(dpre, asks, U), _own_backward(dlogits, asks, U)
+    return dscores, dv, Reads(d_in, d_out, sum_outer(c.z, dpre), sum_outer(c.z, dlogits))
+
+
+def _own(base: Inexact[Array, "U N"], asks: Integer[Array, " B"]) -> Array:
+    """Each example's row; where all ask alike, that one, for all."""
+    return base if base.shape[0] == 1 else gather_rows(base, asks)
+
+
+def _own_backward(dy: Inexact[Array, "B N"], asks: Integer[Array, " B"], U: int) -> Inexact[Array, "U N"]:
+    return array_namespace(dy).sum(dy, axis=0, keepdims=True) if U == 1 else scatter_add_rows(dy, asks, U)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, array_namespace, map_tree
+from ..arrays import Array, array_namespace, is_jax_array, map_tree
 from ..layers import cross_entropy
 from ..models import circuits, decoder_only, encoder_decoder, tables
 from ..models.config import ModelConfig
@@ -45,13 +45,10 @@ class Met(NamedTuple):
 
 
 def meet(params: Any, batch: Batch, objective: Objective) -> Met:
+    """Under JAX the examples meet the parameters: XLA's products of the circuits' widths gain nothing (measured)."""
     cfg = objective.model
-    single = cfg.architecture == "decoder_only"
-    if (
-        isinstance(params, circuits.Circuits)
-        or not single
-        or not circuits.fits(cfg, batch.tokens.shape, objective.read)
-    ):
+    single = cfg.architecture == "decoder_only" and not isinstance(params, circuits.Circuits)
+    if not single or is_jax_array(batch.tokens) or not circuits.fits(cfg, batch.tokens.shape, objective.read):
         return Met(params, batch)
     made, origin = circuits.multiply_out(params, batch.tokens, cfg)
     return Met(made, batch._replace(tokens=origin.rows.seats.rows), origin)
