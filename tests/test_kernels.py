@@ -14,6 +14,7 @@ from onelayer.models import circuits, decoder_only, tables
 from onelayer.models.config import ModelConfig
 from onelayer.optimizers import adamw
 from onelayer.sublayers import feed_forward
+from onelayer.training import objective
 
 pytestmark = needs("numba")
 ROUNDING = {"float64": 1e-12, "float32": 3e-6}
@@ -229,6 +230,31 @@ def test_adamw(dtype):
         return p, state
 
     agree(three, p, g, dtype=dtype, names=["optimizers.adamw.update"])
+
+
+@pytest.mark.parametrize("n", [23, 3000])
+def test_surprises(n, dtype):
+    rows, targets = random(n, 97, scale=3.0), generator(4, "targets").integers(0, 97, n)
+    rows[1, [3, 8]], targets[1] = 20.0, 3  # of two that are expected alike the first is what is said
+    rows[2, [3, 8]], targets[2] = 20.0, 8
+
+    def both(rows: Any) -> Any:
+        surprise, hit = objective.surprises(rows, targets)
+        return surprise, hit.astype(float)
+
+    agree(both, rows, dtype=dtype, names=["training.objective.surprises"])
+
+
+def test_surprises_of_what_is_no_number():
+    rows = random(5, 7)
+    rows[2, 3] = np.nan
+    targets = np.array([0, 1, 3, 3, 4])
+    with fused.using(kernels.available()):
+        surprise, hit = objective.surprises(rows, targets)
+    expected = objective.surprises(rows, targets)
+    np.testing.assert_array_equal(surprise, expected[0])
+    np.testing.assert_array_equal(hit, expected[1])
+    assert np.isnan(surprise[2])
 
 
 @pytest.mark.parametrize("batch", [23, 900])

@@ -1,4 +1,5 @@
-"""Kernels of layers/cross_entropy.py: the loss and, in the same pass, ∂logits; no one-hot rows are built.
+"""Kernels of layers/cross_entropy.py: the loss and, in the same pass, ∂logits; no one-hot rows are built. And of the
+scores of an evaluation (training/objective.py).
 
 For the softmax, in the logits' precision or in float64, with or without label smoothing: with ε/n on each of the n
 classes that may occur, −Σ q log P = log Σ e^z − (1 − ε) z_y − ε/n Σ z. Rows without weight (padding) are passed over.
@@ -76,4 +77,35 @@ def backward(definition: Any, c: Any) -> Any:
     return c.dlogits if isinstance(c, Cache) else definition(c)
 
 
-KERNELS = {"layers.cross_entropy.forward": forward, "layers.cross_entropy.backward": backward}
+@compiled
+def _surprises(first, part, rows, targets, surprise, hit):
+    zero = rows.dtype.type(0)
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        top, total = row[0], zero
+        for j in range(row.size):
+            top = row[j] if row[j] > top else top
+        for j in range(row.size):
+            total += exp(row[j] - top)
+        surprise[i] = np.log(total) + (top - row[targets[i]])
+        best = 0
+        while best < row.size and row[best] != top:
+            best += 1
+        hit[i] = best == targets[i]
+
+
+def surprises(definition: Any, rows: Any, targets: Any) -> Any:
+    """The first of several that are expected most counts, as with argmax. Where a logit is no number, see there."""
+    plain = fits(rows) and rows.size > 0 and isinstance(targets, np.ndarray) and np.isfinite(rows.sum())
+    if not plain or targets.min() < 0 or targets.max() >= rows.shape[1]:
+        return definition(rows, targets)
+    surprise, hit = np.empty(len(rows), rows.dtype), np.empty(len(rows), bool)
+    spread(_surprises, rows.size, (rows, np.ascontiguousarray(targets), surprise, hit))
+    return surprise, hit
+
+
+KERNELS = {
+    "training.objective.surprises": surprises,
+    "layers.cross_entropy.forward": forward,
+    "layers.cross_entropy.backward": backward,
+}

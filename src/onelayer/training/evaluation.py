@@ -20,7 +20,7 @@ from ..arrays import generator
 from ..tasks import Batch, Task
 from .batches import Lengths, chunks
 from .config import RunConfig
-from .objective import Objective, Scores, forward, judge
+from .objective import Objective, Scores, forward, judge, meet
 
 __all__ = ["chunk", "judged", "names", "splits", "summarise"]
 
@@ -48,18 +48,28 @@ def judged(
     """The scores of a split in its order, so many examples at a time, side by side where there are threads; and all of
     its logits where they are kept."""
 
+    with threads.alone():
+        met = meet(params, batch, goal)
+
     def answer(piece: tuple[Any, Batch]) -> tuple[Any, Scores, Any]:
         rows, part = piece
-        logits = forward(params, part, goal)[0]
+        logits = forward(met.params, part, goal)[0]
         return rows, judge(logits, part), logits if keep else None
 
-    most = max(1, most // threads.count())
-    order, parts, logits = zip(*threads.together(answer, [*chunks(batch, most, of, in_order=keep)]), strict=True)
+    pieces = [*chunks(met.batch, _evenly(len(batch.tokens), most), of, in_order=keep)]
+    order, parts, logits = zip(*threads.together(answer, pieces), strict=True)
     found = Scores(*(np.concatenate(part) for part in zip(*parts, strict=True)))
     if not isinstance(order[0], slice):
         back = np.argsort(np.concatenate(order))
         found = Scores(*(part[back] for part in found))
     return found, np.concatenate(logits) if keep else None
+
+
+def _evenly(n: int, most: int) -> int:
+    """How many examples a piece has, so that no thread waits for another's, and together they are at most `most`."""
+    workers = threads.count()
+    rounds = max(1, -(-n // most))
+    return max(1, -(-n // (workers * rounds)))
 
 
 def _accuracy(task: Task) -> str:

@@ -7,11 +7,13 @@ Pure functions of arrays: the same lines run under NumPy and inside JAX's jit.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from jaxtyping import Bool, Inexact, Integer
 
 from ..arrays import Array, array_namespace, is_jax_array, map_tree
+from ..fused import fused
 from ..layers import cross_entropy
 from ..models import circuits, decoder_only, encoder_decoder, tables
 from ..models.config import ModelConfig
@@ -50,7 +52,7 @@ def meet(params: Any, batch: Batch, objective: Objective) -> Met:
     single = cfg.architecture == "decoder_only" and not isinstance(params, circuits.Circuits)
     if not single or is_jax_array(batch.tokens) or not circuits.fits(cfg, batch.tokens.shape, objective.read):
         return Met(params, batch)
-    made, origin = circuits.multiply_out(params, batch.tokens, cfg)
+    made, origin = circuits.multiply_out(cast(decoder_only.Params, params), batch.tokens, cfg)
     return Met(made, batch._replace(tokens=origin.rows.seats.rows), origin)
 
 
@@ -147,12 +149,21 @@ def scores(params: Any, batch: Batch, objective: Objective) -> Scores:
 def judge(logits: Array, batch: Batch) -> Scores:
     """The scores of what was said."""
     xp = array_namespace(logits)
-    rows, targets = xp.reshape(logits, (-1, logits.shape[-1])), xp.reshape(batch.targets, (-1,))
-    places = xp.arange(rows.shape[0], dtype=targets.dtype) * rows.shape[1] + targets
-    said, top = xp.take(xp.reshape(rows, (-1,)), places), xp.max(rows, axis=-1)
-    surprise = xp.log(xp.sum(xp.exp(rows - top[:, None]), axis=-1)) + (top - said)
+    surprise, hit = surprises(xp.reshape(logits, (-1, logits.shape[-1])), xp.reshape(batch.targets, (-1,)))
     w = xp.ones(batch.targets.shape, dtype=logits.dtype) if batch.weights is None else batch.weights
-    hit = xp.reshape(xp.argmax(rows, axis=-1) == targets, batch.targets.shape)
+    hit = xp.reshape(hit, batch.targets.shape)
     correct = xp.all(xp.logical_or(hit, w == 0), axis=-1)
     loss = xp.sum(w * xp.reshape(surprise, batch.targets.shape), axis=-1)
     return Scores(loss, xp.sum(w, axis=-1), correct, xp.sum(xp.where(hit, w, xp.zeros_like(w)), axis=-1))
+
+
+@fused
+def surprises(
+    rows: Inexact[Array, "N V"], targets: Integer[Array, " N"]
+) -> tuple[Inexact[Array, " N"], Bool[Array, " N"]]:
+    """How little each right answer was expected, −log P, and whether it was expected most."""
+    xp = array_namespace(rows)
+    places = xp.arange(rows.shape[0], dtype=targets.dtype) * rows.shape[1] + targets
+    said, top = xp.take(xp.reshape(rows, (-1,)), places), xp.max(rows, axis=-1)
+    surprise = xp.log(xp.sum(xp.exp(rows - top[:, None]), axis=-1)) + (top - said)
+    return surprise, xp.argmax(rows, axis=-1) == targets
