@@ -15,7 +15,7 @@ from ..fused import Kernel
 
 __all__ = ["available"]
 
-FILES = ("activations", "cross_entropy", "embedding", "linear", "norms", "optimizers", "softmax", "tables")
+FILES = ("activations", "attention", "cross_entropy", "embedding", "linear", "norms", "optimizers", "softmax", "tables")
 
 
 @cache

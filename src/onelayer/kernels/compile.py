@@ -20,17 +20,23 @@ from numba.extending import intrinsic, overload
 
 from .. import threads
 
-__all__ = ["compiled", "exact", "exp", "fits", "horner", "spread"]
+__all__ = ["compiled", "exact", "exp", "fits", "horner", "lent", "parts", "spread"]
 
 
-def _compile(f: Callable[..., Any], *allowed: str) -> Any:
-    settings = {"fastmath": set(allowed), "nogil": True, "cache": True, "error_model": "numpy"}
+def _compile(f: Callable[..., Any], *allowed: str, **more: Any) -> Any:
+    settings = {"fastmath": set(allowed), "nogil": True, "cache": True, "error_model": "numpy", **more}
     return numba.njit(**settings)(inspect.unwrap(f))  # unwrapped: in the tests every function is checked for shapes
 
 
 def compiled(f: Callable[..., Any]) -> Any:
     """Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning, for divergence must show."""
     return _compile(f, "reassoc", "contract", "nsz")
+
+
+def lent(f: Callable[..., Any]) -> Any:
+    """`compiled`, for arrays that the caller holds: none is made inside, and slices of them count no references, which
+    threads would have to agree on at each."""
+    return _compile(f, "reassoc", "contract", "nsz", _nrt=False)
 
 
 def exact(f: Callable[..., Any]) -> Any:
@@ -78,12 +84,12 @@ def parts(size: int) -> int:
 
 def horner(terms: Sequence[float], number: Any) -> Any:
     """Σ terms[k] xᵏ for use inside a kernel, in the precision of `number`; the terms are written into the code."""
-    highest, *others = (number(term) for term in reversed(terms))
+    highest, second, *others = (number(term) for term in reversed(terms))
     rest = tuple(others)
 
     @exact
     def polynomial(x):
-        y = highest
+        y = highest * x + second
         for term in rest:
             y = y * x + term
         return y

@@ -185,6 +185,7 @@ def give_back(
 # ------------------------------------------------------------------------------------------ all blocks
 
 
+@fused
 def look_at_all(c: Cache, position: Method) -> tuple[Inexact[Array, "B H T K"], Inexact[Array, "B H T 1"]]:
     """z and L."""
     if is_jax_array(c.q):
@@ -203,6 +204,7 @@ def look_at_all(c: Cache, position: Method) -> tuple[Inexact[Array, "B H T K"], 
     return z, L
 
 
+@fused
 def send_all_back(dz: Inexact[Array, "B H T K"], delta: Inexact[Array, "B H T 1"], c: Cache, position: Method) -> Sent:
     if is_jax_array(c.q):
         from . import attention_blocked_jax

@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ..arrays import Array, Tap, keep
+from ..fused import fused
 from ..layers import softmax
 from ..positions import Felt, Method, Places
 from .attention import Params, all_of, plus
@@ -38,13 +39,17 @@ class Cache(NamedTuple):
     x_q: Float[np.ndarray, "B T D"]
     x_k: Float[np.ndarray, "B S D"]
     joints: tuple[Joint, ...]  # of q, k and v; or of q, and of k and v
+    z: Float[np.ndarray, "B T H K"]
+    mix: Any
+    encode_qk: Any
+    bias: Any
+
+
+class Mixed(NamedTuple):
     q: Float[np.ndarray, "B H T K"]  # as multiplied: turned, and divided by √K
     k: Float[np.ndarray, "B H S K"]
     v: Float[np.ndarray, "B H S K"]
-    z: Float[np.ndarray, "B T H K"]
     pattern: Float[np.ndarray, "B H T S"]
-    encode_qk: Any
-    bias: Any
 
 
 def fits(p: Params, x_q: Array, x_k: Array, position: Method, tap: Tap) -> bool:
@@ -76,19 +81,15 @@ def in_rows(
 
     q_turned, k_turned, c_turn = position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
     q_turned, k_turned = _heads(q_turned if plain else scale * q_turned), _heads(k_turned)
-    scores, c_bias = np.matmul(q_turned, k_turned.swapaxes(-1, -2)), None
     if position.has("score"):
         bias, c_bias = position.bias(p.pos, q, k, x_q, x_k, places)
-        scores = scores + bias
-    pattern, _ = softmax.forward(scores, places.mask)
-    z = np.empty((*x_q.shape[:2], H, K), x_q.dtype)
-    np.matmul(pattern, _heads(v), out=_heads(z))
+        z, c_mix = _mix(q_turned, k_turned, _heads(v), places.mask, bias)
+    else:
+        (z, c_mix), c_bias = mix(q_turned, k_turned, _heads(v), places.mask), None
     out = z.reshape(-1, H * K) @ p.W_O.reshape(H * K, D)
     if p.b_O is not None:
         out += p.b_O
-    return out.reshape(x_q.shape), Cache(
-        p, x_q, x_k, joints, q_turned, k_turned, _heads(v), z, pattern, c_turn, c_bias
-    )  # fmt: skip
+    return out.reshape(x_q.shape), Cache(p, x_q, x_k, joints, z, c_mix, c_turn, c_bias)
 
 
 def in_rows_backward(
@@ -105,19 +106,20 @@ def in_rows_backward(
         dy = np.empty((B, T, 1, H, K), dout.dtype), np.empty((B, S, 2, H, K), dout.dtype)
         dq, dk, dv = dy[0][:, :, 0], dy[1][:, :, 0], dy[1][:, :, 1]
 
-    np.matmul(c.pattern.swapaxes(-1, -2), dz, out=_heads(dv))
-    dscores = softmax.backward(np.matmul(dz, c.v.swapaxes(-1, -2)), softmax.Cache(c.pattern))
     felt, dpos_turn, dpos_bias = Felt(), None, None
     if plain:
-        np.matmul(dscores, c.k, out=_heads(dq))
-        np.matmul(dscores.swapaxes(-1, -2), c.q, out=_heads(dk))
+        mix_backward(dz, c.mix, _heads(dq), _heads(dk), _heads(dv))
     else:
-        turned = scale * _heads(dscores @ c.k), _heads(dscores.swapaxes(-1, -2) @ c.q)
-        if position.has("query_key"):
-            *turned, dpos_turn = position.encode_qk_backward(*turned, c.encode_qk)
+        turned = [_heads(np.empty((B, H, n, c.mix.q.shape[-1]), dout.dtype)) for n in (T, S)]
         if position.has("score"):
+            dscores = _mix_backward(dz, c.mix, *(_heads(a) for a in turned), _heads(dv))
             more, dpos_bias = position.bias_backward(dscores, c.bias)
             felt = felt if more is None else more
+        else:
+            mix_backward(dz, c.mix, *(_heads(a) for a in turned), _heads(dv))
+        turned[0] = scale * turned[0]
+        if position.has("query_key"):
+            *turned, dpos_turn = position.encode_qk_backward(*turned, c.encode_qk)
         dq[:], dk[:] = plus(turned[0], felt.q), plus(turned[1], felt.k)
 
     rows_of, W = [a.reshape(-1, a.shape[2] * H * K) for a in dy], [joint.W for joint in c.joints]
@@ -138,6 +140,42 @@ def in_rows_backward(
 
 def looks_at_q(position: Method) -> bool:
     return position.has("query_key") or position.has("score")
+
+
+# ------------------------------------------------------------------------------------------ from q, k and v to z
+
+
+@fused
+def mix(
+    q: Float[np.ndarray, "B H T K"],
+    k: Float[np.ndarray, "B H S K"],
+    v: Float[np.ndarray, "B H S N"],
+    mask: Bool[np.ndarray, "..."] | None,
+) -> tuple[Float[np.ndarray, "B T H N"], Any]:
+    return _mix(q, k, v, mask)
+
+
+@fused
+def mix_backward(dz: Float[np.ndarray, "B H T N"], c: Any, dq: np.ndarray, dk: np.ndarray, dv: np.ndarray) -> None:
+    """∂q, ∂k and ∂v are written where they are to be."""
+    _mix_backward(dz, c, dq, dk, dv)
+
+
+def _mix(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: Any, bias: Any = None) -> tuple[np.ndarray, Mixed]:
+    scores = np.matmul(q, k.swapaxes(-1, -2))
+    pattern, _ = softmax.forward(scores if bias is None else scores + bias, mask)
+    z = np.empty((len(q), q.shape[2], q.shape[1], v.shape[3]), q.dtype)
+    np.matmul(pattern, v, out=_heads(z))
+    return z, Mixed(q, k, v, pattern)
+
+
+def _mix_backward(dz: np.ndarray, c: Mixed, dq: np.ndarray, dk: np.ndarray, dv: np.ndarray) -> np.ndarray:
+    """∂scores, too."""
+    np.matmul(c.pattern.swapaxes(-1, -2), dz, out=dv)
+    dscores = softmax.backward(np.matmul(dz, c.v.swapaxes(-1, -2)), softmax.Cache(c.pattern))
+    np.matmul(dscores, c.k, out=dq)
+    np.matmul(dscores.swapaxes(-1, -2), c.q, out=dk)
+    return dscores
 
 
 # ------------------------------------------------------------------------------------------ rows
