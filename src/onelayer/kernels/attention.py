@@ -19,8 +19,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
 
-from .compile import lent, parts, spread
+from .compile import lent, parts, spread, strided
 from .lanes import choose, column, dense, each, exp, fill, lanes, load, store
 
 ROWS = 5  # of a product, summed in registers at a time
@@ -150,7 +151,12 @@ def _longest(limits, row):
     return int(longest)
 
 
-@lent
+WHICH, LENGTHS, ALLOWED = (
+    types.Array(kind, axes, "A", readonly=True) for kind, axes in ((types.int64, 1), (types.int64, 2), (types.uint8, 3))
+)
+
+
+@strided(WHICH, 4, 4, 4, LENGTHS, ALLOWED, 4, 3, types.int64, 3, 3, 3, 3, 3)
 def _forward(first, part, items, q, k, v, lengths, allowed, z, L, K, turned, limits, sums, weights, mixed):
     H, T = q.shape[1], q.shape[2]
     number, width = q.dtype.type, lanes(q)
@@ -212,7 +218,7 @@ def _forward(first, part, items, q, k, v, lengths, allowed, z, L, K, turned, lim
 # ------------------------------------------------------------------------------------------ backward
 
 
-@lent
+@strided(WHICH, *(4,) * 5, 3, LENGTHS, ALLOWED, 4, 4, 4, types.int64, types.int64, *(3,) * 6)
 def _backward(
     first, part, heads, dz, z, q, k, v, L, lengths, allowed, dq, dk, dv, K, N,
     turned, dz_turned, limits, sums, pattern, dscores,
@@ -342,9 +348,9 @@ def _look_back(dz: Any, c: Mixed, *given: Any) -> None:
             there[:] = out[..., : there.shape[-1]]
 
 
-def mix(definition: Any, q: Any, k: Any, v: Any, mask: Any) -> Any:
-    if not _sees(q, k, v, mask):
-        return definition(q, k, v, mask)
+def mix(definition: Any, q: Any, k: Any, v: Any, mask: Any, bias: Any = None) -> Any:
+    if bias is not None or not _sees(q, k, v, mask):
+        return definition(q, k, v, mask, bias)
     z = np.empty((q.shape[0], q.shape[2], q.shape[1], v.shape[3]), q.dtype)
     by_head = z.transpose(0, 2, 1, 3)
     return z, Mixed(q, k, v, by_head, *_look(q, k, v, mask, by_head))

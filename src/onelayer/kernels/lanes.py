@@ -31,6 +31,8 @@ __all__ = ["choose", "column", "dense", "each", "exp", "fill", "lanes", "load", 
 BYTES = 128 if llvm.get_host_cpu_features().get("avx512f") else 64  # two registers
 FLAGS = ("contract",)
 
+inside: Any = intrinsic  # called without the `context` that it is written with
+
 
 def lanes(array: Any) -> int:
     return BYTES // array.itemsize
@@ -71,7 +73,7 @@ def _in_all(builder: Any, number: Any, count: int) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count))
 
 
-@intrinsic
+@inside
 def load(context, array, i, j):
     kind = Lanes(array.dtype)
 
@@ -82,7 +84,7 @@ def load(context, array, i, j):
     return kind(array, types.intp, types.intp), code
 
 
-@intrinsic
+@inside
 def store(context, array, i, j, x):
     def code(context, builder, signature, args):
         there = _place(context, builder, array, args[:3], args[3].type)
@@ -92,7 +94,7 @@ def store(context, array, i, j, x):
     return types.void(array, types.intp, types.intp, x), code
 
 
-@intrinsic
+@inside
 def each(context, array, i, j):
     kind = Lanes(array.dtype)
 
@@ -103,7 +105,7 @@ def each(context, array, i, j):
     return kind(array, types.intp, types.intp), code
 
 
-@intrinsic
+@inside
 def column(context, array, j):
     kind = Lanes(array.dtype)
 
@@ -130,13 +132,13 @@ def column(context, array, j):
     return kind(array, types.intp), code
 
 
-@intrinsic
+@inside
 def fill(context, number):
     kind = Lanes(number)
     return kind(number), lambda _, builder, __, args: _in_all(builder, args[0], kind.count)
 
 
-@intrinsic
+@inside
 def choose(context, a, b, x, y):
     def code(context, builder, signature, args):
         return builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[2], args[3])
@@ -145,7 +147,7 @@ def choose(context, a, b, x, y):
 
 
 def _operator(function: Any, name: str) -> None:
-    @intrinsic
+    @inside
     def both(context, x, y):
         return x(x, y), lambda _, builder, __, args: getattr(builder, name)(*args, flags=FLAGS)
 
@@ -164,7 +166,7 @@ for _function, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operat
     _operator(_function, _name)
 
 
-@intrinsic
+@inside
 def _floor(context, x):
     def code(context, builder, signature, args):
         (vector,) = args
@@ -176,7 +178,7 @@ def _floor(context, x):
     return x(x), code
 
 
-@intrinsic
+@inside
 def _power_of_2(context, n):
     """2ⁿ by its bits, for whole n."""
     bits, bias, below = (32, 127, 23) if n.dtype == types.float32 else (64, 1023, 52)
@@ -218,7 +220,7 @@ def _(x):
     return (lambda x: _exp32(x)) if x.dtype == types.float32 else (lambda x: _exp64(x))
 
 
-@intrinsic
+@inside
 def dense(context, row):
     """The same row, known to lie without gaps: loops over it then vectorise."""
     return types.Array(row.dtype, row.ndim, "C")(row), lambda _, __, ___, args: args[0]

@@ -46,9 +46,11 @@ class Cache(NamedTuple):
 
 
 class Mixed(NamedTuple):
+    """`mix`'s own cache; a kernel's is another (kernels/attention.py)."""
+
     q: Float[np.ndarray, "B H T K"]  # as multiplied: turned, and divided by √K
     k: Float[np.ndarray, "B H S K"]
-    v: Float[np.ndarray, "B H S K"]
+    v: Float[np.ndarray, "B H S N"]
     pattern: Float[np.ndarray, "B H T S"]
 
 
@@ -81,11 +83,8 @@ def in_rows(
 
     q_turned, k_turned, c_turn = position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
     q_turned, k_turned = _heads(q_turned if plain else scale * q_turned), _heads(k_turned)
-    if position.has("score"):
-        bias, c_bias = position.bias(p.pos, q, k, x_q, x_k, places)
-        z, c_mix = _mix(q_turned, k_turned, _heads(v), places.mask, bias)
-    else:
-        (z, c_mix), c_bias = mix(q_turned, k_turned, _heads(v), places.mask), None
+    bias, c_bias = position.bias(p.pos, q, k, x_q, x_k, places) if position.has("score") else (None, None)
+    z, c_mix = mix(q_turned, k_turned, _heads(v), places.mask, bias)
     out = z.reshape(-1, H * K) @ p.W_O.reshape(H * K, D)
     if p.b_O is not None:
         out += p.b_O
@@ -107,19 +106,15 @@ def in_rows_backward(
         dq, dk, dv = dy[0][:, :, 0], dy[1][:, :, 0], dy[1][:, :, 1]
 
     felt, dpos_turn, dpos_bias = Felt(), None, None
-    if plain:
-        mix_backward(dz, c.mix, _heads(dq), _heads(dk), _heads(dv))
-    else:
-        turned = [_heads(np.empty((B, H, n, c.mix.q.shape[-1]), dout.dtype)) for n in (T, S)]
-        if position.has("score"):
-            dscores = _mix_backward(dz, c.mix, *(_heads(a) for a in turned), _heads(dv))
-            more, dpos_bias = position.bias_backward(dscores, c.bias)
-            felt = felt if more is None else more
-        else:
-            mix_backward(dz, c.mix, *(_heads(a) for a in turned), _heads(dv))
-        turned[0] = scale * turned[0]
+    asked, answered = (_heads(dq), _heads(dk)) if plain else (np.empty_like(a, order="C") for a in (c.mix.q, c.mix.k))
+    dscores = mix_backward(dz, c.mix, asked, answered, _heads(dv))
+    if not plain:
+        turned = scale * _heads(asked), _heads(answered)
         if position.has("query_key"):
             *turned, dpos_turn = position.encode_qk_backward(*turned, c.encode_qk)
+        if position.has("score"):
+            more, dpos_bias = position.bias_backward(dscores, c.bias)
+            felt = felt if more is None else more
         dq[:], dk[:] = plus(turned[0], felt.q), plus(turned[1], felt.k)
 
     rows_of, W = [a.reshape(-1, a.shape[2] * H * K) for a in dy], [joint.W for joint in c.joints]
@@ -151,17 +146,8 @@ def mix(
     k: Float[np.ndarray, "B H S K"],
     v: Float[np.ndarray, "B H S N"],
     mask: Bool[np.ndarray, "..."] | None,
+    bias: Array | None = None,
 ) -> tuple[Float[np.ndarray, "B T H N"], Any]:
-    return _mix(q, k, v, mask)
-
-
-@fused
-def mix_backward(dz: Float[np.ndarray, "B H T N"], c: Any, dq: np.ndarray, dk: np.ndarray, dv: np.ndarray) -> None:
-    """∂q, ∂k and ∂v are written where they are to be."""
-    _mix_backward(dz, c, dq, dk, dv)
-
-
-def _mix(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: Any, bias: Any = None) -> tuple[np.ndarray, Mixed]:
     scores = np.matmul(q, k.swapaxes(-1, -2))
     pattern, _ = softmax.forward(scores if bias is None else scores + bias, mask)
     z = np.empty((len(q), q.shape[2], q.shape[1], v.shape[3]), q.dtype)
@@ -169,8 +155,15 @@ def _mix(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: Any, bias: Any = Non
     return z, Mixed(q, k, v, pattern)
 
 
-def _mix_backward(dz: np.ndarray, c: Mixed, dq: np.ndarray, dk: np.ndarray, dv: np.ndarray) -> np.ndarray:
-    """∂scores, too."""
+@fused
+def mix_backward(
+    dz: Float[np.ndarray, "B H T N"],
+    c: Any,
+    dq: Float[np.ndarray, "B H T K"],
+    dk: Float[np.ndarray, "B H S K"],
+    dv: Float[np.ndarray, "B H S N"],
+) -> Array | None:
+    """∂q, ∂k and ∂v are written where they are to be; what comes back is ∂scores, for a bias."""
     np.matmul(c.pattern.swapaxes(-1, -2), dz, out=dv)
     dscores = softmax.backward(np.matmul(dz, c.v.swapaxes(-1, -2)), softmax.Cache(c.pattern))
     np.matmul(dscores, c.k, out=dq)
