@@ -25,7 +25,7 @@ from .compile import lent, parts, spread, strided
 from .lanes import choose, column, dense, each, exp, fill, lanes, load, store
 
 ROWS = 5  # of a product, summed in registers at a time
-KEYS = 64
+KEYS = 64  # in a block
 
 
 class Mixed(NamedTuple):

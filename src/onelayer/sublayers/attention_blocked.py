@@ -16,7 +16,7 @@ Backward  ∂a is ∂loss/∂a; the block's pattern is had again from s and L, n
 
 Loops     `look`, `settle` and `send_back` are the maths of a block. Which blocks come when, and where their shares are
           summed, is under "all blocks": Python's loops, and for JAX, which would write these out, one of its own
-          (attention_blocked_jax.py).
+          (attention_blocked_jax.py). Where there is no score bias, a kernel may do all blocks (kernels/attention.py).
 
 When      LONG keys or more, no tap that wants to see the pattern, and a bias (if any) that can be asked block by block.
           All else is `attention`'s own. STAND_INS names the functions that these take the place of (see fused.py).

@@ -8,6 +8,9 @@ Copies    BLAS reads and writes heads where they lie, strides and all. q, k, v a
 Scale     1/√K stands in W_Q and b_Q, and q is q/√K from the start; what ∂ of those lacks to ∂W_Q, ∂b_Q is the same
           factor. A method that turns q or looks at it is given q itself, and the scale is a pass of its own.
 
+Core      `mix` and `mix_backward` go from q, k and v to z and back. Where there is no score bias, a kernel may take
+          their place that holds no pattern (kernels/attention.py).
+
 When      NumPy, real, in C order; no tap; no method that mixes the values itself. All else is `attention`'s own.
           STAND_INS names the functions that these take the place of (see fused.py).
 
