@@ -53,8 +53,10 @@ def _numpy(
     if fast and not kernels.available():
         raise NotInstalled("numba: pip install 'onelayer[fast]'")
     keep_freed_memory()
-    whole = kernels.available() if fast else {}, attention_rows.STAND_INS
-    stand_ins = (*whole, attention_blocked.STAND_INS) if blocked else whole
+    found = kernels.available() if fast else {}
+    if not blocked:  # the whole pattern, then, as the definition has it
+        found = {name: kernel for name, kernel in found.items() if not name.startswith("sublayers.attention")}
+    stand_ins = (found, attention_rows.STAND_INS, *([attention_blocked.STAND_INS] if blocked else []))
     (rules, state), t = _start(objective, config), 0
 
     def step() -> None:

@@ -10,22 +10,25 @@ Source    Cody & Waite 1980, Software manual for the elementary functions (ln 2 
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import intp, types
 from numba.extending import intrinsic, overload
 
 from .. import threads
 
-__all__ = ["compiled", "exact", "exp", "fits", "horner", "spread"]
+__all__ = ["compiled", "exact", "exp", "fits", "horner", "lent", "parts", "spread", "strided"]
 
 
-def _compile(f: Callable[..., Any], *allowed: str) -> Any:
-    settings = {"fastmath": set(allowed), "nogil": True, "cache": True, "error_model": "numpy"}
-    return numba.njit(**settings)(inspect.unwrap(f))  # unwrapped: in the tests every function is checked for shapes
+def _compile(f: Callable[..., Any], *allowed: str, signature: Any = None, **more: Any) -> Any:
+    settings = {"fastmath": set(allowed), "nogil": True, "cache": True, "error_model": "numpy", **more}
+    return numba.njit(signature, **settings)(
+        inspect.unwrap(f)
+    )  # unwrapped: in the tests every function is checked for shapes
 
 
 def compiled(f: Callable[..., Any]) -> Any:
@@ -34,6 +37,28 @@ def compiled(f: Callable[..., Any]) -> Any:
     An integer beside a float32 makes a float64, and all that follows slow: a kernel writes its numbers as its arrays'.
     """
     return _compile(f, "reassoc", "contract", "nsz")
+
+
+def lent(f: Callable[..., Any]) -> Any:
+    """`compiled`, for arrays that the caller holds: none is made inside, and slices of them count no references, which
+    threads would have to agree on at each."""
+    return _compile(f, "reassoc", "contract", "nsz", _nrt=False)
+
+
+def strided(*kinds: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`lent`, once for each precision whatever the strides: a long kernel is compiled for seconds. kinds, of the
+    arguments after `first` and `part`: how many axes, where it is an array of real numbers, or numba's type.
+    The last argument is such an array."""
+
+    def decorate(f: Callable[..., Any]) -> Any:
+        @cache
+        def of(number: Any) -> Any:
+            arrays = (types.Array(number, kind, "A") if isinstance(kind, int) else kind for kind in kinds)
+            return _compile(f, "reassoc", "contract", "nsz", _nrt=False, signature=types.void(intp, intp, *arrays))
+
+        return lambda *args: of(numba.from_dtype(args[-1].dtype))(*args)
+
+    return decorate
 
 
 def exact(f: Callable[..., Any]) -> Any:
@@ -81,12 +106,12 @@ def parts(size: int) -> int:
 
 def horner(terms: Sequence[float], number: Any) -> Any:
     """Σ terms[k] xᵏ for use inside a kernel, in the precision of `number`; the terms are written into the code."""
-    highest, *others = (number(term) for term in reversed(terms))
+    highest, second, *others = (number(term) for term in reversed(terms))
     rest = tuple(others)
 
     @exact
     def polynomial(x):
-        y = highest
+        y = highest * x + second
         for term in rest:
             y = y * x + term
         return y

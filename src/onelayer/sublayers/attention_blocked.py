@@ -16,7 +16,7 @@ Backward  ∂a is ∂loss/∂a; the block's pattern is had again from s and L, n
 
 Loops     `look`, `settle` and `send_back` are the maths of a block. Which blocks come when, and where their shares are
           summed, is under "all blocks": Python's loops, and for JAX, which would write these out, one of its own
-          (attention_blocked_jax.py).
+          (attention_blocked_jax.py). Where there is no score bias, a kernel may do all blocks (kernels/attention.py).
 
 When      LONG keys or more, no tap that wants to see the pattern, and a bias (if any) that can be asked block by block.
           All else is `attention`'s own. STAND_INS names the functions that these take the place of (see fused.py).
@@ -185,6 +185,7 @@ def give_back(
 # ------------------------------------------------------------------------------------------ all blocks
 
 
+@fused
 def look_at_all(c: Cache, position: Method) -> tuple[Inexact[Array, "B H T K"], Inexact[Array, "B H T 1"]]:
     """z and L."""
     if is_jax_array(c.q):
@@ -203,6 +204,7 @@ def look_at_all(c: Cache, position: Method) -> tuple[Inexact[Array, "B H T K"], 
     return z, L
 
 
+@fused
 def send_all_back(dz: Inexact[Array, "B H T K"], delta: Inexact[Array, "B H T 1"], c: Cache, position: Method) -> Sent:
     if is_jax_array(c.q):
         from . import attention_blocked_jax

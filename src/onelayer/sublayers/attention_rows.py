@@ -8,6 +8,9 @@ Copies    BLAS reads and writes heads where they lie, strides and all. q, k, v a
 Scale     1/√K stands in W_Q and b_Q, and q is q/√K from the start; what ∂ of those lacks to ∂W_Q, ∂b_Q is the same
           factor. A method that turns q or looks at it is given q itself, and the scale is a pass of its own.
 
+Core      `mix` and `mix_backward` go from q, k and v to z and back. Where there is no score bias, a kernel may take
+          their place that holds no pattern (kernels/attention.py).
+
 When      NumPy, real, in C order; no tap; no method that mixes the values itself. All else is `attention`'s own.
           STAND_INS names the functions that these take the place of (see fused.py).
 
@@ -18,9 +21,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ..arrays import Array, Tap, keep
+from ..fused import fused
 from ..layers import softmax
 from ..positions import Felt, Method, Places
 from .attention import Params, all_of, plus
@@ -38,13 +42,19 @@ class Cache(NamedTuple):
     x_q: Float[np.ndarray, "B T D"]
     x_k: Float[np.ndarray, "B S D"]
     joints: tuple[Joint, ...]  # of q, k and v; or of q, and of k and v
-    q: Float[np.ndarray, "B H T K"]  # as multiplied: turned, and divided by √K
-    k: Float[np.ndarray, "B H S K"]
-    v: Float[np.ndarray, "B H S K"]
     z: Float[np.ndarray, "B T H K"]
-    pattern: Float[np.ndarray, "B H T S"]
+    mix: Any
     encode_qk: Any
     bias: Any
+
+
+class Mixed(NamedTuple):
+    """`mix`'s own cache; a kernel's is another (kernels/attention.py)."""
+
+    q: Float[np.ndarray, "B H T K"]  # as multiplied: turned, and divided by √K
+    k: Float[np.ndarray, "B H S K"]
+    v: Float[np.ndarray, "B H S N"]
+    pattern: Float[np.ndarray, "B H T S"]
 
 
 def fits(p: Params, x_q: Array, x_k: Array, position: Method, tap: Tap) -> bool:
@@ -76,19 +86,12 @@ def in_rows(
 
     q_turned, k_turned, c_turn = position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
     q_turned, k_turned = _heads(q_turned if plain else scale * q_turned), _heads(k_turned)
-    scores, c_bias = np.matmul(q_turned, k_turned.swapaxes(-1, -2)), None
-    if position.has("score"):
-        bias, c_bias = position.bias(p.pos, q, k, x_q, x_k, places)
-        scores = scores + bias
-    pattern, _ = softmax.forward(scores, places.mask)
-    z = np.empty((*x_q.shape[:2], H, K), x_q.dtype)
-    np.matmul(pattern, _heads(v), out=_heads(z))
+    bias, c_bias = position.bias(p.pos, q, k, x_q, x_k, places) if position.has("score") else (None, None)
+    z, c_mix = mix(q_turned, k_turned, _heads(v), places.mask, bias)
     out = z.reshape(-1, H * K) @ p.W_O.reshape(H * K, D)
     if p.b_O is not None:
         out += p.b_O
-    return out.reshape(x_q.shape), Cache(
-        p, x_q, x_k, joints, q_turned, k_turned, _heads(v), z, pattern, c_turn, c_bias
-    )  # fmt: skip
+    return out.reshape(x_q.shape), Cache(p, x_q, x_k, joints, z, c_mix, c_turn, c_bias)
 
 
 def in_rows_backward(
@@ -105,14 +108,11 @@ def in_rows_backward(
         dy = np.empty((B, T, 1, H, K), dout.dtype), np.empty((B, S, 2, H, K), dout.dtype)
         dq, dk, dv = dy[0][:, :, 0], dy[1][:, :, 0], dy[1][:, :, 1]
 
-    np.matmul(c.pattern.swapaxes(-1, -2), dz, out=_heads(dv))
-    dscores = softmax.backward(np.matmul(dz, c.v.swapaxes(-1, -2)), softmax.Cache(c.pattern))
     felt, dpos_turn, dpos_bias = Felt(), None, None
-    if plain:
-        np.matmul(dscores, c.k, out=_heads(dq))
-        np.matmul(dscores.swapaxes(-1, -2), c.q, out=_heads(dk))
-    else:
-        turned = scale * _heads(dscores @ c.k), _heads(dscores.swapaxes(-1, -2) @ c.q)
+    asked, answered = (_heads(dq), _heads(dk)) if plain else (np.empty_like(a, order="C") for a in (c.mix.q, c.mix.k))
+    dscores = mix_backward(dz, c.mix, asked, answered, _heads(dv))
+    if not plain:
+        turned = scale * _heads(asked), _heads(answered)
         if position.has("query_key"):
             *turned, dpos_turn = position.encode_qk_backward(*turned, c.encode_qk)
         if position.has("score"):
@@ -138,6 +138,40 @@ def in_rows_backward(
 
 def looks_at_q(position: Method) -> bool:
     return position.has("query_key") or position.has("score")
+
+
+# ------------------------------------------------------------------------------------------ from q, k and v to z
+
+
+@fused
+def mix(
+    q: Float[np.ndarray, "B H T K"],
+    k: Float[np.ndarray, "B H S K"],
+    v: Float[np.ndarray, "B H S N"],
+    mask: Bool[np.ndarray, "..."] | None,
+    bias: Array | None = None,
+) -> tuple[Float[np.ndarray, "B T H N"], Any]:
+    scores = np.matmul(q, k.swapaxes(-1, -2))
+    pattern, _ = softmax.forward(scores if bias is None else scores + bias, mask)
+    z = np.empty((len(q), q.shape[2], q.shape[1], v.shape[3]), q.dtype)
+    np.matmul(pattern, v, out=_heads(z))
+    return z, Mixed(q, k, v, pattern)
+
+
+@fused
+def mix_backward(
+    dz: Float[np.ndarray, "B H T N"],
+    c: Any,
+    dq: Float[np.ndarray, "B H T K"],
+    dk: Float[np.ndarray, "B H S K"],
+    dv: Float[np.ndarray, "B H S N"],
+) -> Array | None:
+    """∂q, ∂k and ∂v are written where they are to be; what comes back is ∂scores, for a bias."""
+    np.matmul(c.pattern.swapaxes(-1, -2), dz, out=dv)
+    dscores = softmax.backward(np.matmul(dz, c.v.swapaxes(-1, -2)), softmax.Cache(c.pattern))
+    np.matmul(dscores, c.k, out=dq)
+    np.matmul(dscores.swapaxes(-1, -2), c.q, out=dk)
+    return dscores
 
 
 # ------------------------------------------------------------------------------------------ rows
