@@ -33,9 +33,10 @@ def random(*shape: int, purpose: str = "") -> np.ndarray:
 def mask_of(kind: str, B: int, T: int, S: int) -> np.ndarray | None:
     present = np.arange(S) < np.arange(B)[:, None] * S // max(B - 1, 1)  # of the first example, nothing
     late = np.arange(S) >= np.arange(B)[:, None]
+    looking_back = look_mask(max(T, S), T, True, None, random(1))
     return {
         "none": None,
-        "causal": look_mask(max(T, S), T, True, None, random(1))[..., -S:] if T > 1 else None,
+        "causal": None if looking_back is None else np.asarray(looking_back)[..., -S:],
         "padding": present[:, None, None],
         "causal and padding": np.tril(np.ones((T, S), bool), S - T) & late[:, None, None],
         "gaps": random(1, 1, T, S, purpose="gaps") > 0.3,
@@ -44,15 +45,20 @@ def mask_of(kind: str, B: int, T: int, S: int) -> np.ndarray | None:
     }[kind]
 
 
-def heads(dtype: str, B: int, H: int, T: int, K: int, N: int) -> tuple[np.ndarray, ...]:
+def heads(dtype: str, B: int, H: int, T: int, K: int, N: int) -> tuple[np.ndarray, np.ndarray]:
     """Two views of a product's rows, side by side."""
     y = random(B, T, H, 2 * max(K, N)).astype(dtype).transpose(0, 2, 1, 3)
     return y[..., :K], y[..., -N:]
 
 
+def like(a: np.ndarray) -> np.ndarray:
+    B, H, T, K = a.shape
+    return heads(str(a.dtype), B, H, T, K, K)[0]
+
+
 def through(q: Any, k: Any, v: Any, dz: Any, mask: Any) -> list[np.ndarray]:
     z, c = attention_rows.mix(q, k, v, mask)
-    outs = [heads(str(a.dtype), *a.shape, a.shape[-1])[0] for a in (q, k, v)]
+    outs = [like(a) for a in (q, k, v)]
     attention_rows.mix_backward(dz, c, *outs)
     return [z, *outs]
 
@@ -101,7 +107,8 @@ def test_long_contexts(name, n, mask, dtype, monkeypatch):
     B, T, H, K, D = 2, 90, 3, 8, 10
     method, x = positions.get(name), random(B, T, D)
     places = Places(natural(T)[T - n :], natural(T), mask_of(mask, B, n, T), mask == "causal")
-    p = attention.Params(*(0.3 * random(H, D, K, purpose=w) for w in "QKV"), random(H, K, D))
+    W_Q, W_K, W_V = (0.3 * random(H, D, K, purpose=w) for w in "QKV")
+    p = attention.Params(W_Q, W_K, W_V, random(H, K, D))
     pos = method.init(generator(0, "pos"), Size(D, H, K, T)) if method.in_attention else None
     p, x, dout = map_tree(lambda a: a.astype(dtype), (p._replace(pos=pos), x, random(B, n, D)))
 
@@ -124,7 +131,7 @@ def test_what_is_not_finite_shows(where, what):
     given = {"q": q.copy(), "k": k.copy(), "v": v.copy(), "dz": dz.copy()}
     given[where][1, 1, 3, 2] = what
     with fused.using(handing_on_fails()), np.errstate(all="ignore"):
-        assert not all(np.isfinite(a).all() for a in through(*given.values(), mask_of("causal", 2, 40, 40)))
+        assert not all(np.isfinite(a).all() for a in through(**given, mask=mask_of("causal", 2, 40, 40)))
 
 
 def test_what_it_leaves_to_the_definition():

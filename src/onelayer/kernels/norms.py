@@ -14,11 +14,11 @@ def _layer_forward(first, part, x, x_hat, rstd, y, gain, bias, eps):
     one, share = number(1), number(1 / D)
     for i in range(x.shape[0]):
         row, hat, out = x[i], x_hat[i], y[i]
-        mean = row[0] * 0
+        mean = row.dtype.type(0)
         for j in range(D):
             mean += row[j]
         mean *= share
-        square = mean * 0
+        square = row.dtype.type(0)
         for j in range(D):
             square += (row[j] - mean) * (row[j] - mean)
         r = one / np.sqrt(square * share + eps)
@@ -36,8 +36,8 @@ def _layer_backward(first, part, dy, x_hat, rstd, dx, gain, dgain, dbias):
     own_gain, own_bias = dgain[part], dbias[part]
     for i in range(dy.shape[0]):
         asked, hat, out = dy[i], x_hat[i], dx[i]
-        mean = asked[0] * 0
-        along = asked[0] * 0
+        mean = asked.dtype.type(0)
+        along = asked.dtype.type(0)
         for j in range(D):
             d = gain[j] * asked[j]
             mean += d
@@ -56,7 +56,7 @@ def _rms_forward(first, part, x, x_hat, rms_inverse, y, gain, eps):
     D, number = x.shape[1], x.dtype.type
     one, share = number(1), number(1 / D)
     for i in range(x.shape[0]):
-        square = x[i, 0] * 0
+        square = x.dtype.type(0)
         for j in range(D):
             square += x[i, j] * x[i, j]
         r = one / np.sqrt(square * share + eps)
@@ -72,7 +72,7 @@ def _rms_backward(first, part, dy, x_hat, rms_inverse, dx, gain, dgain):
     D = dy.shape[1]
     share = dy.dtype.type(1 / D)
     for i in range(dy.shape[0]):
-        along = dy[i, 0] * 0
+        along = dy.dtype.type(0)
         for j in range(D):
             along += gain[j] * dy[i, j] * x_hat[i, j]
         along *= share

@@ -40,7 +40,8 @@ def _weigh(row, top, out):
     total = row.dtype.type(0)
     for j in range(row.size):
         total += out[j]
-    inverse = 1 / total if total > 0 or total != total else row.dtype.type(0)
+    one, zero = row.dtype.type(1), row.dtype.type(0)
+    inverse = one / total if total > 0 or total != total else zero
     for j in range(row.size):
         out[j] *= inverse
 
@@ -60,7 +61,8 @@ def _forward_first(first, part, scores, pattern, lengths, repeat):
 
 @compiled
 def _forward_masked(first, part, scores, pattern, mask, repeat):
-    zero, low = scores.dtype.type(0), scores.dtype.type(-np.inf)
+    number = scores.dtype.type
+    zero, one, low = number(0), number(1), number(-np.inf)
     lanes = np.empty(LANES, scores.dtype)
     for i in range(scores.shape[0]):
         allowed, row, out = mask[(first + i) // repeat % mask.shape[0]], scores[i], pattern[i]
@@ -73,7 +75,7 @@ def _forward_masked(first, part, scores, pattern, mask, repeat):
         for j in range(row.size):
             out[j] = out[j] if allowed[j] else zero
             total += out[j]
-        inverse = 1 / total if total > 0 or total != total else zero
+        inverse = one / total if total > 0 or total != total else zero
         for j in range(row.size):
             out[j] *= inverse
 
@@ -81,7 +83,7 @@ def _forward_masked(first, part, scores, pattern, mask, repeat):
 @compiled
 def _backward(first, part, dpattern, pattern, dscores):
     for i in range(dpattern.shape[0]):
-        mean = dpattern[i, 0] * 0
+        mean = dpattern.dtype.type(0)
         for j in range(dpattern.shape[1]):
             mean += pattern[i, j] * dpattern[i, j]
         for j in range(dpattern.shape[1]):
