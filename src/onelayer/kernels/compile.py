@@ -87,6 +87,9 @@ def spread(kernel: Callable[..., None], size: int, rows: tuple[Any, ...], shared
     needs to know to vectorise (an index from elsewhere might be negative). first: the number of its first row.
     """
     count, total = parts(size), len(rows[0])
+    if count == 1:
+        kernel(0, 0, *rows, *shared)
+        return
     edges = [total * i // count for i in range(count + 1)]
 
     def one(part: int) -> None:

@@ -1,6 +1,7 @@
 """Kernel of optimizers/adamw.py: both moments and the step in one pass over a tensor."""
 
 import inspect
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,17 @@ def update(
     t = float(count)
     pace, root = -lr / (1 - beta1**t), 1 / np.sqrt(1 - beta2**t)
     share = dict.fromkeys(p, 1.0) if decay_mask is None else flatten(decay_mask)
+
+    @cache
+    def numbers(kind: Any, share: float) -> tuple[Any, ...]:
+        settings = (beta1, 1 - beta1, beta2, 1 - beta2, -lr * weight_decay * share, pace, root, eps)
+        return tuple(kind.type(number) for number in settings)
+
     new: tuple[dict[str, Any], ...] = ({}, {}, {})
     for name, x in p.items():
-        settings = (beta1, 1 - beta1, beta2, 1 - beta2, -lr * weight_decay * share[name], pace, root, eps)
-        numbers = tuple(x.dtype.type(number) for number in settings)
-        outs = tuple(np.empty_like(x) for _ in new)
-        flat = tuple(a.reshape(-1) for a in (x, g[name], m[name], v[name], *outs))
-        spread(_adamw, x.size, flat, (numbers,))
+        outs = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+        flat = [a.reshape(-1) for a in (x, g[name], m[name], v[name], *outs)]
+        spread(_adamw, x.size, tuple(flat), (numbers(x.dtype, float(share[name])),))
         for tensors, out in zip(new, outs, strict=True):
             tensors[name] = out
     moved, first, second = (unflatten(tensors, params) for tensors in new)

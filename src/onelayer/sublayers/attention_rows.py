@@ -123,15 +123,15 @@ def in_rows_backward(
     rows_of, W = [a.reshape(-1, a.shape[2] * H * K) for a in dy], [joint.W for joint in c.joints]
     (rows_q, rows_kv), (W_q, W_kv) = ((a[0][:, : H * K], a[-1][:, -2 * H * K :]) for a in (rows_of, W))
     dx_q, dx_k = (rows_q @ W_q.T).reshape(c.x_q.shape), (rows_kv @ W_kv.T).reshape(c.x_k.shape)
-    found = [_outer(x, a, (H, K)) for x, a in zip((c.x_q, c.x_k), rows_of, strict=False)]
-    (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    dW_Q, dW_K, dW_V = np.concatenate([_outer(x, a, (H, K)) for x, a in zip((c.x_q, c.x_k), rows_of, strict=False)])
+    db_Q = db_K = db_V = None
+    if p.b_Q is not None:
+        db_Q, db_K, db_V = np.concatenate([a.sum(axis=0).reshape(-1, H, K) for a in rows_of])
     if plain:
-        dW_Q, db_Q = scale * dW_Q, scale * db_Q
-    biased = p.b_Q is not None
+        dW_Q, db_Q = scale * dW_Q, None if db_Q is None else scale * db_Q
     dparams = Params(
         dW_Q, dW_K, dW_V, (c.z.reshape(-1, H * K).T @ rows).reshape(H, K, D),
-        *((db_Q, db_K, db_V) if biased else (None, None, None)), None if p.b_O is None else rows.sum(axis=0),
-        all_of(p.pos, dpos_turn, dpos_bias),
+        db_Q, db_K, db_V, None if p.b_O is None else rows.sum(axis=0), all_of(p.pos, dpos_turn, dpos_bias),
     )  # fmt: skip
     return plus(dx_q, felt.x_q), plus(dx_k, felt.x_k), dparams
 
@@ -196,10 +196,10 @@ def _project(x: np.ndarray, joint: Joint, heads: tuple[int, int]) -> list[np.nda
     return [y[:, :, i] for i in range(y.shape[2])]
 
 
-def _outer(x: np.ndarray, rows: np.ndarray, heads: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Σ xᵀ ∂y and Σ ∂y of each of the n products: [n H D K] and [n H K]."""
+def _outer(x: np.ndarray, rows: np.ndarray, heads: tuple[int, int]) -> np.ndarray:
+    """Σ xᵀ ∂y of each of the n products: [n H D K]."""
     dW = x.reshape(len(rows), -1).T @ rows
-    return dW.reshape(len(dW), -1, *heads).transpose(1, 2, 0, 3), rows.sum(axis=0).reshape(-1, *heads)
+    return dW.reshape(len(dW), -1, *heads).transpose(1, 2, 0, 3)
 
 
 def _heads(x: Any) -> Any:
