@@ -11,7 +11,7 @@ from onelayer.arrays import flatten, generator
 from onelayer.models import circuits, decoder_only, tables
 from onelayer.models.config import ModelConfig
 from onelayer.tasks import Batch
-from onelayer.training.objective import Objective, loss_and_grads
+from onelayer.training.objective import Objective, loss_and_grads, meet
 
 SHAPE: dict[str, Any] = {"vocab_size": V, "n_ctx": T, "d_model": 18, "n_heads": 2, "d_head": 6, "d_mlp": 20}
 
@@ -92,6 +92,22 @@ def test_training_takes_it_and_agrees(monkeypatch):
     assert len(shortcuts) == 1
     assert abs(loss - plain) < 1e-12
     assert furthest(grads, expected) < 1e-12
+
+
+def test_under_jax_the_examples_meet_the_parameters():
+    import jax
+
+    cfg = ModelConfig(**SHAPE | {"d_model": 40, "d_mlp": 60})
+    ids, p = generator(4, "test_circuits").integers(0, V, (900, T)), drawn(cfg)
+    assert isinstance(meet(p, Batch(ids, ids[:, :1]), Objective(cfg, 1)).params, circuits.Circuits)
+    made = []
+
+    def step(ids: Any) -> Any:
+        made.append(meet(p, Batch(ids, ids[:, :1]), Objective(cfg, 1)).made_of)
+        return ids
+
+    jax.jit(step)(ids)
+    assert made == [None]
 
 
 def _counted(forward: Any, calls: list, *args: Any) -> Any:
