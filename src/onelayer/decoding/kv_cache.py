@@ -7,6 +7,7 @@ Step      each block   q = new queries      k, v = those kept, and the new ones 
           Keys are kept as they are before the position method turns them, and x_k where a score bias may look at it.
 
 Cost      n new tokens after S: n (S + n) scores a head, not (S + n)², and every other product on n rows, not S + n.
+          What was kept is not copied for each of them (room.py).
 
 Source    Shazeer 2019, arXiv:1911.02150, section 2 (incremental attention). The wiring: models/decoder_only.py.
 """
@@ -23,6 +24,7 @@ from ..models.config import ModelConfig
 from ..models.decoder_only import Block, Params, look_mask, usual_ids
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
+from .room import append
 
 __all__ = ["KVCache", "Kept", "advance", "attend_and_keep", "generate", "nothing_kept", "rows_of", "start", "take"]
 
@@ -120,10 +122,9 @@ def attend_and_keep(
     p: attention.Params, x: Inexact[Array, "B n D"], old: Kept, places: Places, position: Method
 ) -> tuple[Inexact[Array, "B n D"], Kept]:
     """Self-attention of the new positions over all so far, and what is then kept."""
-    concat = array_namespace(x).concat
-    k = concat([old.k, attention.project(x, p.W_K, p.b_K)], axis=1)
-    v = concat([old.v, attention.project(x, p.W_V, p.b_V)], axis=1)
-    x_k = None if old.x_k is None else concat([old.x_k, x], axis=1)
+    k = append(old.k, attention.project(x, p.W_K, p.b_K))
+    v = append(old.v, attention.project(x, p.W_V, p.b_V))
+    x_k = None if old.x_k is None else append(old.x_k, x)
     q = attention.project(x, p.W_Q, p.b_Q)
     z, _ = attention.attend(p, q, k, v, x, x if x_k is None else x_k, places, position)
     return attention.join(z, p.W_O, p.b_O), Kept(k, v, x_k)

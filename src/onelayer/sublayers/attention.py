@@ -146,13 +146,16 @@ def backward(
 
 def project(x: Inexact[Array, "B T D"], W: Inexact[Array, "H D K"], b: Inexact[Array, "H K"] | None) -> Array:
     """Into every head at once: x W + b [B T H K]."""
-    y = array_namespace(x).tensordot(x, W, axes=((2,), (1,)))
+    xp, (H, D, K) = array_namespace(x), W.shape
+    side_by_side = xp.reshape(xp.permute_dims(W, (1, 0, 2)), (D, H * K))
+    y = xp.reshape(xp.reshape(x, (-1, D)) @ side_by_side, (*x.shape[:-1], H, K))
     return y if b is None else y + b
 
 
 def join(z: Inexact[Array, "B T H K"], W: Inexact[Array, "H K D"], b: Inexact[Array, " D"] | None) -> Array:
     """Out of all heads at once: Σ_h z_h W[h] + b [B T D]."""
-    y = array_namespace(z).tensordot(z, W, axes=((2, 3), (0, 1)))
+    xp, (H, K, D) = array_namespace(z), W.shape
+    y = xp.reshape(xp.reshape(z, (-1, H * K)) @ xp.reshape(W, (H * K, D)), (*z.shape[:-2], D))
     return y if b is None else y + b
 
 
