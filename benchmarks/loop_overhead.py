@@ -1,40 +1,56 @@
-"""What evaluations, metrics and checkpoints add to the bare steps of a run, in processor time.
+"""What evaluations, metrics and checkpoints add to the bare steps of a run.
 
-    python benchmarks/loop_overhead.py --steps 400
+    python benchmarks/loop_overhead.py --turns 7 --steps 200
 
-The same steps are taken twice in turn: by the engine alone, and by `train` with the default recipe's evaluations and
-checkpoints. Processor time, not the clock's, so that a busy machine does not decide; flushing to the disk is not in it.
+In each turn the same steps are taken twice: by the engine alone, and by `train` with the recipe's evaluations and
+checkpoints, in an order that changes from turn to turn. A turn gives one ratio; the median over the turns is the
+figure, by the clock and in processor time (which other programs on the machine disturb less; flushing to the disk is
+not in it).
 """
 
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from onelayer.training import configure, engines, train
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--steps", type=int, default=400)
+    options.add_argument("--steps", type=int, default=200)
+    options.add_argument("--turns", type=int, default=7)
     options.add_argument("--recipe", default="default")
     given = options.parse_args()
     config = configure(given.recipe, {"steps": given.steps, "stop": {"on": "none"}})
-    task = config.task.make(config.seed)
-    engine = engines.get(config.engine)(config, task)
-    state = engine.start()
-    engine.run(state, 0, 3)  # what is compiled is compiled
-    engine.evaluate(state)
+    engine = engines.get(config.engine)(config, config.task.make(config.seed))
+    engine.evaluate(engine.run(engine.start(), 0, 3)[0])  # what is compiled is compiled
 
-    begun = time.process_time()
-    engine.run(engine.start(), 0, given.steps)
-    bare = time.process_time() - begun
-    with tempfile.TemporaryDirectory() as directory:
-        begun = time.process_time()
-        train(config, Path(directory) / "run")
-        whole = time.process_time() - begun
-    more = 100 * (whole / bare - 1)
-    print(f"{given.steps} steps of {given.recipe}: bare {bare:.2f} s, in a run {whole:.2f} s, {more:.1f} % more")
+    def bare() -> Any:
+        return engine.run(engine.start(), 0, given.steps)
+
+    def whole() -> Any:
+        with tempfile.TemporaryDirectory() as directory:
+            return train(config, Path(directory) / "run")
+
+    turns = []
+    for turn in range(given.turns):
+        took = {what: timed(what) for what in ((bare, whole), (whole, bare))[turn % 2]}
+        turns.append([more / alone - 1 for more, alone in zip(took[whole], took[bare], strict=True)])
+        print(f"turn {turn + 1}: {turns[-1][0]:.1%} by the clock, {turns[-1][1]:.1%} in processor time", flush=True)
+    for name, ratios in zip(("by the clock", "in processor time"), np.transpose(turns), strict=True):
+        print(f"{given.recipe}: {np.median(ratios):.1%} more {name} ({ratios.min():.1%} to {ratios.max():.1%})")
+
+
+def timed(what: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds by the clock, and of the processor."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    what()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .compile import compiled, exp, fits, spread
+from .softmax import LANES, largest
 
 
 class Cache(NamedTuple):
@@ -19,7 +20,7 @@ class Cache(NamedTuple):
 
 @compiled
 def _forward(first, part, z, targets, weights, losses, dz, temperature, right, each, never):
-    zero = z.dtype.type(0)
+    zero, lanes = z.dtype.type(0), np.empty(LANES, z.dtype)
     for i in range(z.shape[0]):
         w = weights[i]
         if w == 0:
@@ -27,9 +28,7 @@ def _forward(first, part, z, targets, weights, losses, dz, temperature, right, e
             for j in range(z.shape[1]):
                 dz[i, j] = zero
             continue
-        top = z[i, 0]
-        for j in range(z.shape[1]):
-            top = z[i, j] if z[i, j] > top else top
+        top = largest(z[i], lanes)
         total, spread = zero, zero
         for j in range(z.shape[1]):
             low = (z[i, j] - top) / temperature
@@ -79,23 +78,22 @@ def backward(definition: Any, c: Any) -> Any:
 
 @compiled
 def _surprises(first, part, rows, targets, surprise, hit):
-    zero = rows.dtype.type(0)
+    lanes = np.empty(LANES, rows.dtype)
     for i in range(rows.shape[0]):
-        row = rows[i]
-        top, total = row[0], zero
-        for j in range(row.size):
-            top = row[j] if row[j] > top else top
+        row, right, total = rows[i], rows[i, targets[i]], rows.dtype.type(0)
+        top = largest(row, lanes)
         for j in range(row.size):
             total += exp(row[j] - top)
-        surprise[i] = np.log(total) + (top - row[targets[i]])
-        best = 0
-        while best < row.size and row[best] != top:
-            best += 1
-        hit[i] = best == targets[i]
+        surprise[i] = np.log(total) + (top - right)
+        before = 0  # of several that are expected most, the first is what is said
+        if right == top:
+            for j in range(targets[i]):
+                before += row[j] == top
+        hit[i] = right == top and before == 0
 
 
 def surprises(definition: Any, rows: Any, targets: Any) -> Any:
-    """The first of several that are expected most counts, as with argmax. Where a logit is no number, see there."""
+    """Where a logit is no number, the definition says what is said."""
     plain = fits(rows) and rows.size > 0 and isinstance(targets, np.ndarray) and np.isfinite(rows.sum())
     if not plain or targets.min() < 0 or targets.max() >= rows.shape[1]:
         return definition(rows, targets)

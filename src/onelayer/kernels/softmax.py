@@ -15,7 +15,7 @@ LANES = 8  # numbers compared at a time: in one chain each comparison would wait
 
 
 @compiled
-def _largest(row, lanes):
+def largest(row, lanes):
     """Its largest number; lanes: room for LANES."""
     top = row.dtype.type(-np.inf)
     for lane in range(LANES):
@@ -54,7 +54,7 @@ def _forward_first(first, part, scores, pattern, lengths, repeat):
     for i in range(scores.shape[0]):
         length = lengths[(first + i) // repeat % lengths.size]
         row, out = scores[i, :length], pattern[i, :length]
-        _weigh(row, _largest(row, lanes), out)
+        _weigh(row, largest(row, lanes), out)
         for j in range(length, scores.shape[1]):
             pattern[i, j] = zero
 
@@ -68,7 +68,7 @@ def _forward_masked(first, part, scores, pattern, mask, repeat):
         allowed, row, out = mask[(first + i) // repeat % mask.shape[0]], scores[i], pattern[i]
         for j in range(row.size):
             out[j] = row[j] if allowed[j] else low
-        top = _largest(out, lanes)
+        top = largest(out, lanes)
         for j in range(row.size):
             out[j] = exp(row[j] - top)
         total = zero
