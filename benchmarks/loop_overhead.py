@@ -1,6 +1,6 @@
 """What evaluations, metrics and checkpoints add to the bare steps of a run.
 
-    python benchmarks/loop_overhead.py --turns 7 --steps 200
+    python benchmarks/loop_overhead.py --turns 5 --steps 400
 
 In each turn the same steps are taken twice: by the engine alone, and by `train` with the recipe's evaluations and
 checkpoints, in an order that changes from turn to turn. A turn gives one ratio; the median over the turns is the
@@ -22,8 +22,8 @@ from onelayer.training import configure, engines, train
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--steps", type=int, default=200)
-    options.add_argument("--turns", type=int, default=7)
+    options.add_argument("--steps", type=int, default=400)
+    options.add_argument("--turns", type=int, default=5)
     options.add_argument("--recipe", default="default")
     given = options.parse_args()
     config = configure(given.recipe, {"steps": given.steps, "stop": {"on": "none"}})
