@@ -43,6 +43,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple, get_args
@@ -209,8 +210,13 @@ def describe(size: Size | None = None) -> list[dict[str, Any]]:
 
 def constants_of(name: str) -> dict[str, Any]:
     """The constants of a method with their defaults: the keywords of its `init`."""
-    parameters = inspect.signature(_module(name).init).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return dict(_keywords(_module(name).init))
+
+
+@cache
+def _keywords(init: Callable[..., Any]) -> tuple[tuple[str, Any], ...]:
+    parameters = inspect.signature(init).parameters.values()
+    return tuple((p.name, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
 def fitted(name: str, n: int) -> dict[str, Any]:

@@ -66,11 +66,12 @@ class Engine:
         for i in range(n):
             batch, before = self.batches.at(step + i), state
             gradient = self._gradient(step + i, self._take_ahead(state))
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # found below, and named
+            quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # found below, and named
+            with quiet, shares.alone(batch, self.objective):
                 state, figures, raw = steps.take(state, batch, step + i, self.objective, self.rules, gradient=gradient)
                 state = _in_order(state)
-            losses[i], norms[i], tokens[i] = figures["loss"], figures["grad_norm"], self.batches.tokens(step + i)
-            check(step + i, losses[i], norms[i], raw, state.params)
+                losses[i], norms[i], tokens[i] = figures["loss"], figures["grad_norm"], self.batches.tokens(step + i)
+                check(step + i, losses[i], norms[i], raw, state.params)
             if self.watch is not None:
                 with using({}):  # who looks on looks with the definitions
                     self.watch(Stepped(step + i, before, batch, raw, state))

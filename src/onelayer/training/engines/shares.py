@@ -16,7 +16,7 @@ from ...arrays import Array, map_tree
 from ...tasks import Batch
 from ..objective import Met, Objective, accumulated, forward, loss_and_grads, meet, parted
 
-__all__ = ["Ahead", "forwards", "gradient", "shares"]
+__all__ = ["Ahead", "alone", "forwards", "gradient", "shares"]
 
 WORTHWHILE = 1 << 17  # numbers in a share's residual stream below which a second thread costs more than it brings
 
@@ -41,7 +41,7 @@ class Ahead(NamedTuple):
 
 
 def forwards(params: Any, batch: Batch, objective: Objective) -> Ahead:
-    with _alone(batch, objective):
+    with alone(batch, objective):
         met = meet(params, batch, objective)
         parts = shares(met.batch, objective)
         return Ahead(met, threads.together(lambda part: forward(met.params, part, objective), parts))
@@ -49,7 +49,7 @@ def forwards(params: Any, batch: Batch, objective: Objective) -> Ahead:
 
 def gradient(params: Any, batch: Batch, objective: Objective, ahead: Ahead | None = None) -> tuple[Array, Any]:
     """`loss_and_grads`, share by share. ahead: `forwards` of the same arguments, if already known."""
-    with _alone(batch, objective):
+    with alone(batch, objective):
         met, known = (meet(params, batch, objective), None) if ahead is None else ahead
         parts = shares(met.batch, objective)
         if len(parts) == 1:
@@ -59,6 +59,7 @@ def gradient(params: Any, batch: Batch, objective: Objective, ahead: Ahead | Non
         return loss, parted(grads, met, objective)
 
 
-def _alone(batch: Batch, objective: Objective) -> Any:
-    """BLAS keeps to one thread before and after the shares as well: its others would wait awake, in the shares' way."""
+def alone(batch: Batch, objective: Objective) -> Any:
+    """A context in which BLAS keeps to one thread, where a batch is taken in shares: before and after them as well, for
+    its others would wait awake, in the way of the next ones."""
     return threads.alone() if len(shares(batch, objective)) > 1 else nullcontext()
