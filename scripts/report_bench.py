@@ -56,6 +56,7 @@ def main() -> None:
         "",
         "Training steps and generation beside PyTorch and naive JAX, in one process, in turn: medians over the rounds.",
         "A ratio is how many times faster (or, for memory, smaller) the one is than the other; compare within a table.",
+        "The share of the rate counts a step's products as the model is wired, whatever a contender makes of them.",
         "What was done, and why it helps: [performance](../performance.md).",
         "",
     ]

@@ -1,4 +1,7 @@
-"""The grokking step: a b = mod 113, all 3,830 training pairs, one layer without norm, width 128, feed-forward 512."""
+"""The grokking step: a b = mod 113, all 3,830 training pairs, one layer without norm, width 128, feed-forward 512.
+
+Its arithmetic is counted as one position's is, product by product; NumPy multiplies circuits out and needs half of it.
+"""
 
 from ..training import recipes
 from ..training.step import make_objective
