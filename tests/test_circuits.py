@@ -11,7 +11,7 @@ from onelayer.arrays import flatten, generator
 from onelayer.models import circuits, decoder_only, tables
 from onelayer.models.config import ModelConfig
 from onelayer.tasks import Batch
-from onelayer.training.objective import Objective, loss_and_grads, meet
+from onelayer.training.objective import Met, Objective, forward, loss_and_grads, meet, meet_again
 
 SHAPE: dict[str, Any] = {"vocab_size": V, "n_ctx": T, "d_model": 18, "n_heads": 2, "d_head": 6, "d_mlp": 20}
 
@@ -92,6 +92,21 @@ def test_training_takes_it_and_agrees(monkeypatch):
     assert len(shortcuts) == 1
     assert abs(loss - plain) < 1e-12
     assert furthest(grads, expected) < 1e-12
+
+
+def test_other_examples_meet_the_same_circuits():
+    cfg = ModelConfig(**SHAPE | {"d_model": 40, "d_mlp": 60})
+    goal, p, ids = Objective(cfg, 1), drawn(cfg), generator(4, "test_circuits").integers(0, V - 1, (900, T))
+    met = meet(p, Batch(ids[:800], ids[:800, :1]), goal)
+    again = meet_again(met, Batch(ids[800:], ids[800:, :1]), goal)
+    assert again is not None
+    assert again.params is met.params
+    logits, _ = forward(again.params, again.batch, goal)
+    assert furthest([logits], [decoder_only.forward(p, ids[800:], cfg, read=1)[0]]) < 1e-12
+    unseen = np.full((50, T), V - 1)
+    assert meet_again(met, Batch(unseen, unseen[:, :1]), goal) is None
+    assert meet_again(met, Batch(ids[:, 1:], ids[:, :1]), goal) is None
+    assert meet_again(Met(p, Batch(ids, ids[:, :1])), Batch(ids, ids[:, :1]), goal) is None
 
 
 def test_under_jax_the_examples_meet_the_parameters():

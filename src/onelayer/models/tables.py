@@ -46,6 +46,7 @@ class Seats(NamedTuple):
     positions: np.ndarray  # [R], growing
     rows: Integer[Array, "B T"]
     asking: int  # U, how many stand at the last position: they are the last ones
+    place: np.ndarray | None = None  # [T·V], NumPy: which row each token at each position has, −1 where none
 
 
 class Rows(NamedTuple):
@@ -152,14 +153,27 @@ class DRows(NamedTuple):
 
 def seats(tokens: Integer[Array, "B T"], cfg: ModelConfig) -> Seats:
     T, V = tokens.shape[1], cfg.vocab_size
-    xp = array_namespace(tokens)
-    numbers = tokens + xp.asarray(V * np.arange(T), dtype=tokens.dtype)
+    xp, numbers = array_namespace(tokens), _numbers(tokens, V)
     if not is_numpy_array(tokens):
         return Seats(xp.asarray(np.tile(natural(V), T)), np.repeat(natural(T), V), numbers, V)
     occurs = np.zeros(T * V, bool)
     occurs[numbers] = True
-    rows, place = np.flatnonzero(occurs), np.cumsum(occurs) - 1
-    return Seats(rows % V, rows // V, place[numbers], int(np.sum(occurs[-V:])))
+    rows, place = np.flatnonzero(occurs), np.where(occurs, np.cumsum(occurs) - 1, -1)
+    return Seats(rows % V, rows // V, place[numbers], int(np.sum(occurs[-V:])), place)
+
+
+def seated(at: Seats, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> Integer[Array, "B T"] | None:
+    """Where other examples' tokens stand among these rows; None where one has none."""
+    if at.place is None or len(at.place) != tokens.shape[1] * cfg.vocab_size:
+        return None
+    rows = at.place[_numbers(tokens, cfg.vocab_size)]
+    return None if np.any(rows < 0) else rows
+
+
+def _numbers(tokens: Integer[Array, "B T"], V: int) -> Integer[Array, "B T"]:
+    """Each token at each position, numbered position by position."""
+    xp = array_namespace(tokens)
+    return tokens + xp.asarray(V * np.arange(tokens.shape[1]), dtype=tokens.dtype)
 
 
 def asks(at: Seats) -> Integer[Array, " B"]:

@@ -20,7 +20,7 @@ from ..arrays import generator
 from ..tasks import Batch, Task
 from .batches import Lengths, chunks
 from .config import RunConfig
-from .objective import Objective, Scores, forward, judge, meet
+from .objective import Met, Objective, Scores, forward, judge, meet, meet_again
 
 __all__ = ["chunk", "judged", "names", "splits", "summarise"]
 
@@ -43,13 +43,13 @@ def chunk(task: Task, batch: Batch) -> int:
 
 
 def judged(
-    params: Any, batch: Batch, goal: Objective, most: int, of: Lengths, keep: bool = False
+    params: Any, batch: Batch, goal: Objective, most: int, of: Lengths, keep: bool = False, known: Met | None = None
 ) -> tuple[Scores, np.ndarray | None]:
     """The scores of a split in its order, so many examples at a time, side by side where there are threads; and all of
-    its logits where they are kept."""
+    its logits where they are kept. known: what other examples met under these parameters."""
 
     with threads.alone():
-        met = meet(params, batch, goal)
+        met = (meet_again(known, batch, goal) if known else None) or meet(params, batch, goal)
 
     def answer(piece: tuple[Any, Batch]) -> tuple[Any, Scores, Any]:
         rows, part = piece

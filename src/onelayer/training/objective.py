@@ -19,7 +19,10 @@ from ..models import circuits, decoder_only, encoder_decoder, tables
 from ..models.config import ModelConfig
 from ..tasks import Batch
 
-__all__ = ["Met", "Objective", "Scores", "accumulated", "forward", "init", "loss_and_grads", "meet", "parted", "scores"]
+__all__ = [
+    "Met", "Objective", "Scores", "accumulated", "forward", "init", "loss_and_grads", "meet", "meet_again", "scores",
+    "to_parameters",
+]  # fmt: skip
 
 
 class Objective(NamedTuple):
@@ -47,7 +50,10 @@ class Met(NamedTuple):
 
 
 def meet(params: Any, batch: Batch, objective: Objective) -> Met:
-    """Under JAX the examples meet the parameters: XLA's products of the circuits' widths gain nothing (measured)."""
+    """Multiply out what `circuits` can, where that is less work.
+
+    Under JAX the examples meet the parameters: XLA's products of the circuits' widths gain nothing (measured).
+    """
     cfg = objective.model
     single = cfg.architecture == "decoder_only" and not isinstance(params, circuits.Circuits)
     if not single or is_jax_array(batch.tokens) or not circuits.fits(cfg, batch.tokens.shape, objective.read):
@@ -56,7 +62,15 @@ def meet(params: Any, batch: Batch, objective: Objective) -> Met:
     return Met(made, batch._replace(tokens=origin.rows.seats.rows), origin)
 
 
-def parted(grads: Any, met: Met, objective: Objective) -> Any:
+def meet_again(met: Met, batch: Batch, objective: Objective) -> Met | None:
+    """Other examples meet the same circuits; None where these lack something, or there are none."""
+    if met.made_of is None:
+        return None
+    rows = tables.seated(met.made_of.rows.seats, batch.tokens, objective.model)
+    return None if rows is None else met._replace(batch=batch._replace(tokens=rows))
+
+
+def to_parameters(grads: Any, met: Met, objective: Objective) -> Any:
     """From the gradient of what was met to that of the parameters."""
     return grads if met.made_of is None else circuits.multiply_out_backward(grads, met.made_of, objective.model)
 
@@ -100,7 +114,7 @@ def loss_and_grads(
         variant=objective.variant,
     )
     dlogits = xp.astype(cross_entropy.backward(c), logits.dtype)
-    return loss, parted(backward(dlogits, cache, objective), met, objective)
+    return loss, to_parameters(backward(dlogits, cache, objective), met, objective)
 
 
 class Scores(NamedTuple):

@@ -93,16 +93,18 @@ class Engine:
 
     def _evaluate(self, state: TrainState) -> dict[str, float]:
         figures: dict[str, float] = {}
-        keep, said = self.config.evaluation.measures != "none", {}
+        keep, said, met = self.config.evaluation.measures != "none", {}, None
         for split, batch in self.splits.items():
             most = evaluation.chunk(self.task, batch)
             same = batch is self.batches.train and self.batches.whole  # what the next step will see
             if same and len(batch.tokens) <= most:
                 ahead = shares.forwards(state.params, batch, self.objective)
-                self._ahead, logits = (state.params, ahead), np.concatenate([said for said, _ in ahead.parts])
+                self._ahead, met = (state.params, ahead), ahead.met
+                logits = np.concatenate([answer for answer, _ in ahead.parts])
                 found = judge(logits, batch)
             else:
-                found, logits = evaluation.judged(state.params, batch, self.objective, most, self._lengths[split], keep)
+                of = self._lengths[split]
+                found, logits = evaluation.judged(state.params, batch, self.objective, most, of, keep, met)
             figures |= evaluation.summarise(self.task, split, found)
             said |= {split: logits} if keep else {}
         self._said = (state.params, said) if keep else (None, {})

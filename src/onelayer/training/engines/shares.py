@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ... import threads
 from ...arrays import Array, map_tree
 from ...tasks import Batch
-from ..objective import Met, Objective, accumulated, forward, loss_and_grads, meet, parted
+from ..objective import Met, Objective, accumulated, forward, loss_and_grads, meet, to_parameters
 
 __all__ = ["Ahead", "alone", "forwards", "gradient", "shares"]
 
@@ -56,7 +56,7 @@ def gradient(params: Any, batch: Batch, objective: Objective, ahead: Ahead | Non
             loss, grads = loss_and_grads(met.params, met.batch, objective, None if known is None else known[0])
         else:
             loss, grads = accumulated(met.params, parts, objective, threads.together, known)
-        return loss, parted(grads, met, objective)
+        return loss, to_parameters(grads, met, objective)
 
 
 def alone(batch: Batch, objective: Objective) -> Any:
