@@ -31,6 +31,7 @@ def main() -> None:
     engine.evaluate(engine.run(engine.start(), 0, 3)[0])  # what is compiled is compiled
 
     def bare() -> Any:
+        engine = engines.get(config.engine)(config, config.task.make(config.seed))
         return engine.run(engine.start(), 0, given.steps)
 
     def whole() -> Any:
