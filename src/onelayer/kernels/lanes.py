@@ -15,6 +15,7 @@ not). The arrays are 2-D; i and j count from 0.
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -31,7 +32,10 @@ __all__ = ["choose", "column", "dense", "each", "exp", "fill", "lanes", "load", 
 BYTES = 128 if llvm.get_host_cpu_features().get("avx512f") else 64  # two registers
 FLAGS = ("contract",)
 
-inside: Any = intrinsic  # called without the `context` that it is written with
+
+def inside(code: Callable[..., Any]) -> Any:
+    """An intrinsic: called without the `context` that it is written with."""
+    return intrinsic(code)
 
 
 def lanes(array: Any) -> int:
