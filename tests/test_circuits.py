@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_tables import EXACT, B, T, V, drawn, furthest, tokens, without_b_K
+from shortcuts import EXACT, B, T, V, assert_equal, counted, drawn, furthest, tokens
 
-from onelayer.arrays import flatten, generator
+from onelayer.arrays import generator
 from onelayer.models import circuits, decoder_only, tables
 from onelayer.models.config import ModelConfig
 from onelayer.tasks import Batch
@@ -33,31 +33,22 @@ def both(cfg: ModelConfig) -> tuple[Any, Any]:
 @pytest.mark.parametrize("position", EXACT)
 def test_equals_the_plain_path(position):
     cfg = ModelConfig(**SHAPE, position=position, attention_bias=True, unembed_bias=True, embed_scale=True)
-    (logits, grads), (plain, expected) = both(cfg)
-    assert furthest([logits], [plain]) < 1e-12
-    assert furthest(without_b_K(grads), without_b_K(expected)) < 1e-12
-    for name in flatten(grads).keys() - without_b_K(grads).keys():
-        got, want = flatten(grads)[name], flatten(expected)[name]
-        assert np.abs(got - want).max() < 1e-12, name  # what moves all scores of a row alike is not felt: all rounding
+    assert_equal(*both(cfg))
 
 
 @pytest.mark.parametrize("options", [{}, {"tied": "unembed"}, {"activation": "gelu"}, {"causal": False},
                                      {"mlp_bias": False}, {"unembed_bias": True}, {"attention_bias": True},
                                      {"d_mlp": 3}, {"n_heads": 1}])  # fmt: skip
 def test_equals_the_plain_path_with(options):
-    (logits, grads), (plain, expected) = both(ModelConfig(**SHAPE | options))
-    assert furthest([logits], [plain]) < 1e-12
-    assert furthest(without_b_K(grads), without_b_K(expected)) < 1e-12
+    assert_equal(*both(ModelConfig(**SHAPE | options)))
 
 
 def test_on_every_backend(xp):
     cfg = ModelConfig(**SHAPE, position="learned", attention_bias=True)
     dlogits = generator(3, "test_circuits").standard_normal((B, 1, V))
-    logits, grads = xp(partial(through, cfg), drawn(cfg), tokens(), dlogits)
     plain, c = decoder_only.forward(drawn(cfg), tokens(), cfg, read=1)
     expected = decoder_only.backward(dlogits, c, cfg)
-    assert furthest([logits], [plain]) < 1e-12
-    assert furthest(without_b_K(grads), without_b_K(expected)) < 1e-12
+    assert_equal(xp(partial(through, cfg), drawn(cfg), tokens(), dlogits), (plain, expected))
 
 
 DEFAULT: dict[str, Any] = {"vocab_size": 114, "n_ctx": 3}  # the grokking net
@@ -83,7 +74,7 @@ def test_training_takes_it_and_agrees(monkeypatch):
     ids = generator(4, "test_circuits").integers(0, V, (900, T))
     batch = Batch(ids, ids[:, :1])
     shortcuts = []
-    monkeypatch.setattr(circuits, "forward", partial(_counted, circuits.forward, shortcuts))
+    monkeypatch.setattr(circuits, "forward", partial(counted, circuits.forward, shortcuts))
     loss, grads = loss_and_grads(drawn(cfg), batch, Objective(cfg, 1))
     assert len(shortcuts) == 1
     monkeypatch.setattr(circuits, "fits", lambda *_: False)
@@ -123,8 +114,3 @@ def test_under_jax_the_examples_meet_the_parameters():
 
     jax.jit(step)(ids)
     assert made == [None]
-
-
-def _counted(forward: Any, calls: list, *args: Any) -> Any:
-    calls.append(1)
-    return forward(*args)

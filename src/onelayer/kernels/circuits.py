@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..layers import activations
-from .compile import compiled, exp, fits
+from .compile import compiled, fits
+from .tables import weigh, weigh_backward
 
 SHORTER = 3  # T times this is at most K: else the rows to be added up cost what the product does
 
@@ -34,22 +35,10 @@ class Looked(NamedTuple):
 
 @compiled
 def _weigh(rows, scores, pattern):
-    """The softmax over an example's positions, per head."""
     (B, T, H), (_, U, R) = pattern.shape, scores.shape
     for b in range(B):
         for h in range(H):
-            asked = scores[h, rows[b, T - 1] - (R - U)]
-            top = asked[rows[b, 0]]
-            for s in range(1, T):
-                score = asked[rows[b, s]]
-                top = score if score > top else top
-            total = scores.dtype.type(0)
-            for s in range(T):
-                e = exp(asked[rows[b, s]] - top)
-                pattern[b, s, h] = e
-                total += e
-            for s in range(T):
-                pattern[b, s, h] /= total
+            weigh(scores[h, rows[b, T - 1] - (R - U)], rows[b], pattern[b, :, h])
 
 
 @compiled
@@ -57,11 +46,8 @@ def _weigh_backward(rows, dpattern, pattern, dscores):
     (B, T, H), (_, U, R) = pattern.shape, dscores.shape
     for b in range(B):
         for h in range(H):
-            d, mean = dscores[h, rows[b, T - 1] - (R - U)], pattern.dtype.type(0)
-            for s in range(T):
-                mean += pattern[b, s, h] * dpattern[b, s, h]
-            for s in range(T):
-                d[rows[b, s]] += pattern[b, s, h] * (dpattern[b, s, h] - mean)
+            asks = rows[b, T - 1] - (R - U)
+            weigh_backward(dpattern[b, :, h], pattern[b, :, h], rows[b], dscores[h, asks])
 
 
 @compiled

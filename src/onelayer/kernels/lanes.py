@@ -216,7 +216,7 @@ _exp32, _exp64 = _exponential(np.float32, -87, 88, 8), _exponential(np.float64, 
 
 def exp(x: Any) -> Any:
     """eˣ in each lane; its maths is that of compile.py."""
-    raise NotImplementedError
+    raise TypeError("lanes are values of a compiled kernel; outside of one there is numpy.exp")
 
 
 @overload(exp)

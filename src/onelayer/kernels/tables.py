@@ -11,26 +11,39 @@ from .compile import compiled, exp, fits, spread
 
 
 @compiled
+def weigh(asked, rows, weights):
+    """weights = the softmax of asked[rows]"""
+    top, total = asked[rows[0]], asked.dtype.type(0)
+    for row in rows[1:]:
+        top = asked[row] if asked[row] > top else top
+    for s in range(rows.size):
+        e = exp(asked[rows[s]] - top)
+        weights[s] = e
+        total += e
+    for s in range(rows.size):
+        weights[s] /= total
+
+
+@compiled
+def weigh_backward(dweights, weights, rows, dasked):
+    """dasked[rows] += what the softmax sends back"""
+    mean = weights.dtype.type(0)
+    for s in range(rows.size):
+        mean += weights[s] * dweights[s]
+    for s in range(rows.size):
+        dasked[rows[s]] += weights[s] * (dweights[s] - mean)
+
+
+@compiled
 def _look(first, part, rows, z, pattern, scores, v):
     (_, H, K), (_, U, R), T = v.shape, scores.shape, rows.shape[1]
     for b in range(rows.shape[0]):
         for h in range(H):
-            asked = scores[h, rows[b, T - 1] - (R - U)]
-            top = asked[rows[b, 0]]
-            for s in range(1, T):
-                score = asked[rows[b, s]]
-                top = score if score > top else top
-            total = scores.dtype.type(0)
-            for s in range(T):
-                e = exp(asked[rows[b, s]] - top)
-                pattern[b, h, s] = e
-                total += e
+            weigh(scores[h, rows[b, T - 1] - (R - U)], rows[b], pattern[b, h])
             for k in range(K):
                 z[b, h, k] = 0
             for s in range(T):
-                a = pattern[b, h, s] / total
-                pattern[b, h, s] = a
-                value = v[rows[b, s], h]
+                a, value = pattern[b, h, s], v[rows[b, s], h]
                 for k in range(K):
                     z[b, h, k] += a * value[k]
 
@@ -40,7 +53,7 @@ def _look_backward(first, part, heads, dz, v, rows, pattern, dpattern, dscores, 
     (B, T), (_, U, R), K, zero = rows.shape, dscores.shape, v.shape[2], dz.dtype.type(0)
     for h in heads:
         for b in range(B):
-            mean, asked = zero, dz[b, h]
+            asked = dz[b, h]
             for s in range(T):
                 a, value, d = pattern[b, h, s], v[rows[b, s], h], dv[rows[b, s], h]
                 felt = zero
@@ -48,10 +61,7 @@ def _look_backward(first, part, heads, dz, v, rows, pattern, dpattern, dscores, 
                     felt += asked[k] * value[k]
                     d[k] += a * asked[k]
                 dpattern[h, s] = felt
-                mean += a * felt
-            d = dscores[h, rows[b, T - 1] - (R - U)]
-            for s in range(T):
-                d[rows[b, s]] += pattern[b, h, s] * (dpattern[h, s] - mean)
+            weigh_backward(dpattern[h], pattern[b, h], rows[b], dscores[h, rows[b, T - 1] - (R - U)])
 
 
 def look(definition: Any, scores: Any, v: Any, rows: Any) -> Any:
