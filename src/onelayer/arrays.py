@@ -23,7 +23,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_jax_array, is_numpy_array
 
 __all__ = [
-    "Array", "Tap", "array_namespace", "at_scope", "constant", "erf", "flatten", "gather_rows", "generator",
+    "Array", "Tap", "aligned", "array_namespace", "at_scope", "constant", "erf", "flatten", "gather_rows", "generator",
     "is_jax_array", "keep", "map_tree", "natural", "real_part", "scaled_ids", "scatter_add_rows", "sigmoid", "sin_cos",
     "softplus", "sum_outer", "sum_to", "turn_pairs", "unflatten", "zeros_like_tree",
 ]  # fmt: skip
@@ -160,6 +160,14 @@ def sum_outer(x: Array, dy: Array) -> Array:
     """
     turned = is_jax_array(x) and x.shape[1] > dy.shape[1]
     return (dy.T @ x).T if turned else x.T @ dy
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """NumPy memory, not set to anything, from the beginning of a cache line on: kernels read whole lines."""
+    line, kind = 64, np.dtype(dtype)
+    room = np.empty(math.prod(shape) * kind.itemsize + line, np.uint8)
+    start = -room.ctypes.data % line
+    return room[start : start + math.prod(shape) * kind.itemsize].view(kind).reshape(shape)
 
 
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:

@@ -16,7 +16,8 @@ from numba.extending import overload
 from numpy.polynomial import chebyshev
 
 from ..layers import activations
-from .compile import compiled, exp, fits, horner, spread
+from .compile import compiled, exp, fits, horner, lent, spread, strided
+from .lanes import dense
 
 _K = 3.0
 
@@ -51,25 +52,25 @@ def _(place):
     return (lambda place: _W32(place)) if place == types.float32 else (lambda place: _W64(place))
 
 
-@compiled
-def _relu(first, part, x, bias):
+@lent
+def _relu(x, y):
     zero = x.dtype.type(0)
     for i in range(x.shape[0]):
-        row = x[i]
+        row = dense(x[i])
         for j in range(row.size):
-            v = row[j] + bias[j]
+            v = row[j]
             row[j] = v if v > 0 else v * zero
 
 
-@compiled
-def _gelu(first, part, x, y, bias):
+@lent
+def _gelu(x, y):
     number = x.dtype.type
     half, root, k, one = number(0.5), number(math.sqrt(0.5)), number(_K), number(1)
     density = number(1 / math.sqrt(2 * math.pi))
     for i in range(x.shape[0]):
-        row, out = x[i], y[i]
+        row, out = dense(x[i]), dense(y[i])
         for j in range(row.size):
-            v = row[j] + bias[j]
+            v = row[j]
             u = abs(v) * root
             bell = exp(-half * v * v)
             tail = half * bell * _scaled((u - k) / (u + k))
@@ -78,49 +79,53 @@ def _gelu(first, part, x, y, bias):
             row[j] = below + v * bell * density
 
 
-@compiled
-def _gelu_tanh(first, part, x, y, bias):
+@lent
+def _gelu_tanh(x, y):
     number = x.dtype.type
     c, a, one = number(2 * math.sqrt(2 / math.pi)), number(0.044715), number(1)
     a3 = number(3) * a
     for i in range(x.shape[0]):
-        row, out = x[i], y[i]
+        row, out = dense(x[i]), dense(y[i])
         for j in range(row.size):
-            v = row[j] + bias[j]
+            v = row[j]
             square = v * v
             half = one / (one + exp(-c * v * (one + a * square)))  # (1 + tanh u)/2
             out[j] = v * half
             row[j] = half + c * v * half * (one - half) * (one + a3 * square)
 
 
-@compiled
-def _silu(first, part, x, y, bias):
+@lent
+def _silu(x, y):
     one = x.dtype.type(1)
     for i in range(x.shape[0]):
-        row, out = x[i], y[i]
+        row, out = dense(x[i]), dense(y[i])
         for j in range(row.size):
-            v = row[j] + bias[j]
+            v = row[j]
             sigmoid = one / (one + exp(-v))
             out[j] = v * sigmoid
             row[j] = sigmoid * (one + v * (one - sigmoid))
 
 
-_WITH_SLOPE = {"gelu": _gelu, "gelu_tanh": _gelu_tanh, "silu": _silu}
-IN_PLACE = ("relu", *_WITH_SLOPE)
+IN_PLACE = ("relu", "gelu", "gelu_tanh", "silu")
 
 
-def activate(x: Any, bias: Any, kind: str) -> tuple[Any, Any]:
-    """f(x + bias) of the rows x, and the slope. One of the two is written over x: the caller must own it.
+@lent
+def act(x, y, kind):
+    """f of the rows x into y, and the slope over x; kind: the function's place in IN_PLACE. ReLU's f stands where x was,
+    and its slope is not written: it is 1 where f > 0, else 0."""
+    if kind == 0:
+        _relu(x, y)
+    elif kind == 1:
+        _gelu(x, y)
+    elif kind == 2:
+        _gelu_tanh(x, y)
+    else:
+        _silu(x, y)
 
-    ReLU's slope is not kept (None): it is 1 where f > 0, else 0.
-    """
-    bias = np.zeros(x.shape[1], x.dtype) if bias is None else bias
-    if kind == "relu":
-        spread(_relu, x.size, (x,), (bias,))
-        return x, None
-    y = np.empty_like(x)
-    spread(_WITH_SLOPE[kind], x.size, (x, y), (bias,))
-    return y, x
+
+@strided(2, 2, types.int64, 1)
+def _act(first, part, x, y, kind, _):
+    act(x, y, kind)
 
 
 @compiled
@@ -132,8 +137,10 @@ def _times(first, part, a, b, product):
 def forward(definition: Any, x: Any, kind: str) -> Any:
     if kind not in IN_PLACE or not fits(x) or x.ndim == 0 or x.size == 0:
         return definition(x, kind)
-    y, slope = activate(x.reshape(-1, x.shape[-1]).copy(), None, kind)
-    slope = (y > 0).astype(x.dtype) if slope is None else slope
+    slope = x.reshape(-1, x.shape[-1]).copy()
+    y = slope if kind == "relu" else np.empty_like(slope)
+    spread(_act, x.size, (slope, y), (IN_PLACE.index(kind), y[0]))
+    slope = (y > 0).astype(x.dtype) if kind == "relu" else slope
     return y.reshape(x.shape), activations.Cache(slope.reshape(x.shape))
 
 

@@ -56,9 +56,14 @@ def strided(*kinds: Any) -> Callable[[Callable[..., Any]], Any]:
             arrays = (types.Array(number, kind, "A") if isinstance(kind, int) else kind for kind in kinds)
             return _compile(f, "reassoc", "contract", "nsz", _nrt=False, signature=types.void(intp, intp, *arrays))
 
-        return lambda *args: of(numba.from_dtype(args[-1].dtype))(*args)
+        return lambda *args: of(numba.from_dtype(args[-1].dtype))(*map(_writable, args))
 
     return decorate
+
+
+def _writable(x: Any) -> Any:
+    """What is compiled for arrays that may be written to takes no others, though it only reads this one."""
+    return x.copy() if isinstance(x, np.ndarray) and x.dtype.kind == "f" and not x.flags.writeable else x
 
 
 def exact(f: Callable[..., Any]) -> Any:

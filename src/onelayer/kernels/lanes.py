@@ -9,6 +9,9 @@ to are read from memory and written back at each. Values of this kind stay in re
     x + y, x − y, x y, with numbers too            choose(a, b, x, y)   x where a < b, else y
     exp(x)           as in compile.py              lanes(a)             how many, of a's kind
 
+For matrix products there are wider ones, `broad_load` and `broad_each` with `broad(a)` lanes: four registers, where the
+processor has the 32 that sums of some rows of that width take.
+
 Nothing is checked: arrays must have room for whole rows, and lie without gaps along the last axis (for `each` they need
 not). The arrays are 2-D; i and j count from 0.
 """
@@ -27,9 +30,12 @@ from numba.extending import intrinsic, models, overload, register_model
 
 from .compile import exact, horner
 
-__all__ = ["choose", "column", "dense", "each", "exp", "fill", "lanes", "load", "store"]
+__all__ = [
+    "broad", "broad_each", "broad_load", "choose", "column", "dense", "each", "exp", "fill", "lanes", "load", "store",
+]  # fmt: skip
 
-BYTES = 128 if llvm.get_host_cpu_features().get("avx512f") else 64  # two registers
+_AVX512 = llvm.get_host_cpu_features().get("avx512f")
+BYTES, BROAD = (128, 256) if _AVX512 else (64, 64)  # two registers, and four (or two, of 16)
 FLAGS = ("contract",)
 
 
@@ -42,16 +48,26 @@ def lanes(array: Any) -> int:
     return BYTES // array.itemsize
 
 
+def broad(array: Any) -> int:
+    return BROAD // array.itemsize
+
+
 @overload(lanes)
 def _(array):
     count = BYTES * 8 // array.dtype.bitwidth
     return lambda array: count
 
 
+@overload(broad)
+def _(array):
+    count = BROAD * 8 // array.dtype.bitwidth
+    return lambda array: count
+
+
 class Lanes(types.Type):
-    def __init__(self, dtype: Any) -> None:
-        self.dtype, self.count = dtype, BYTES * 8 // dtype.bitwidth
-        super().__init__(f"Lanes({dtype})")
+    def __init__(self, dtype: Any, size: int = BYTES) -> None:
+        self.dtype, self.count = dtype, size * 8 // dtype.bitwidth
+        super().__init__(f"Lanes({dtype} x {self.count})")
 
 
 @register_model(Lanes)
@@ -77,15 +93,36 @@ def _in_all(builder: Any, number: Any, count: int) -> Any:
     return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count))
 
 
-@inside
-def load(context, array, i, j):
-    kind = Lanes(array.dtype)
+def _loading(size: int) -> Any:
+    @inside
+    def load(context, array, i, j):
+        kind = Lanes(array.dtype, size)
 
-    def code(context, builder, signature, args):
-        there = _place(context, builder, array, args, context.get_value_type(kind))
-        return builder.load(there, align=array.dtype.bitwidth // 8)
+        def code(context, builder, signature, args):
+            there = _place(context, builder, array, args, context.get_value_type(kind))
+            return builder.load(there, align=array.dtype.bitwidth // 8)
 
-    return kind(array, types.intp, types.intp), code
+        return kind(array, types.intp, types.intp), code
+
+    return load
+
+
+def _repeating(size: int) -> Any:
+    @inside
+    def each(context, array, i, j):
+        kind = Lanes(array.dtype, size)
+
+        def code(context, builder, signature, args):
+            there = _place(context, builder, array, args, context.get_value_type(array.dtype))
+            return _in_all(builder, builder.load(there), kind.count)
+
+        return kind(array, types.intp, types.intp), code
+
+    return each
+
+
+load, broad_load = _loading(BYTES), _loading(BROAD)
+each, broad_each = _repeating(BYTES), _repeating(BROAD)
 
 
 @inside
@@ -96,17 +133,6 @@ def store(context, array, i, j, x):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, x), code
-
-
-@inside
-def each(context, array, i, j):
-    kind = Lanes(array.dtype)
-
-    def code(context, builder, signature, args):
-        there = _place(context, builder, array, args, context.get_value_type(array.dtype))
-        return _in_all(builder, builder.load(there), kind.count)
-
-    return kind(array, types.intp, types.intp), code
 
 
 @inside

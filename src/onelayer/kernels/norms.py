@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import aligned
 from ..layers import layer_norm, rms_norm
 from .compile import compiled, fits, parts, spread
 
@@ -89,7 +90,7 @@ def _rows(x: Any) -> Any:
 def layer_forward(definition: Any, p: Any, x: Any, eps: float = 1e-5) -> Any:
     if not fits(x, p.gain, p.bias) or x.size == 0:
         return definition(p, x, eps)
-    x_hat, y, rstd = np.empty_like(x), np.empty_like(x), np.empty((*x.shape[:-1], 1), x.dtype)
+    x_hat, y, rstd = aligned(x.shape, x.dtype), aligned(x.shape, x.dtype), np.empty((*x.shape[:-1], 1), x.dtype)
     rows = _rows(x), _rows(x_hat), rstd.reshape(-1), _rows(y)
     spread(_layer_forward, x.size, rows, (p.gain, p.bias, x.dtype.type(eps)))
     return y, layer_norm.Cache(p.gain, x_hat, rstd)
@@ -98,7 +99,7 @@ def layer_forward(definition: Any, p: Any, x: Any, eps: float = 1e-5) -> Any:
 def layer_backward(definition: Any, dy: Any, c: Any) -> Any:
     if not fits(dy, *c) or dy.size == 0:
         return definition(dy, c)
-    dx, sums = np.empty_like(dy), np.zeros((2, parts(dy.size), dy.shape[-1]), dy.dtype)
+    dx, sums = aligned(dy.shape, dy.dtype), np.zeros((2, parts(dy.size), dy.shape[-1]), dy.dtype)
     rows = _rows(dy), _rows(c.x_hat), c.rstd.reshape(-1), _rows(dx)
     spread(_layer_backward, dy.size, rows, (c.gain, *sums))
     return dx, layer_norm.Params(*sums.sum(axis=1))
@@ -107,7 +108,7 @@ def layer_backward(definition: Any, dy: Any, c: Any) -> Any:
 def rms_forward(definition: Any, p: Any, x: Any, eps: float = 1e-5) -> Any:
     if not fits(x, p.gain) or x.size == 0:
         return definition(p, x, eps)
-    x_hat, y, rms_inverse = np.empty_like(x), np.empty_like(x), np.empty((*x.shape[:-1], 1), x.dtype)
+    x_hat, y, rms_inverse = aligned(x.shape, x.dtype), aligned(x.shape, x.dtype), np.empty((*x.shape[:-1], 1), x.dtype)
     rows = _rows(x), _rows(x_hat), rms_inverse.reshape(-1), _rows(y)
     spread(_rms_forward, x.size, rows, (p.gain, x.dtype.type(eps)))
     return y, rms_norm.Cache(p.gain, x_hat, rms_inverse)
@@ -116,7 +117,7 @@ def rms_forward(definition: Any, p: Any, x: Any, eps: float = 1e-5) -> Any:
 def rms_backward(definition: Any, dy: Any, c: Any) -> Any:
     if not fits(dy, *c) or dy.size == 0:
         return definition(dy, c)
-    dx, sums = np.empty_like(dy), np.zeros((parts(dy.size), dy.shape[-1]), dy.dtype)
+    dx, sums = aligned(dy.shape, dy.dtype), np.zeros((parts(dy.size), dy.shape[-1]), dy.dtype)
     rows = _rows(dy), _rows(c.x_hat), c.rms_inverse.reshape(-1), _rows(dx)
     spread(_rms_backward, dy.size, rows, (c.gain, sums))
     return dx, rms_norm.Params(sums.sum(axis=0))

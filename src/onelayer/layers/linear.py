@@ -39,6 +39,7 @@ def forward(p: Params, x: Inexact[Array, "*rows M"]) -> tuple[Inexact[Array, "*r
     return xp.reshape(y, (*x.shape[:-1], p.weight.shape[1])), Cache(p.weight, p.bias, x)
 
 
+@fused
 def backward(dy: Inexact[Array, "*rows N"], c: Cache) -> tuple[Inexact[Array, "*rows M"], Params]:
     xp = array_namespace(dy)
     x, dy_rows = (xp.reshape(a, (-1, a.shape[-1])) for a in (c.x, dy))
