@@ -19,7 +19,8 @@ Backward  ∂a is ∂loss/∂a; what is looked up adds up what all who looked th
           ∂E = ∂token Wᵀ + (Σ_t c) E + c P                    ∂P = ∂place Wᵀ + (Σ_v c) P + cᵀ E
 
 Exact     where places are numbered alike for all examples and a method adds to the embeddings what hangs on the place
-          alone (as all do), turns q and k, or adds a `PAIRWISE` bias. `fits` says so, and whether it is less work.
+          alone (as all do), turns q and k, or adds a `PAIRWISE` bias. `fits` says so, and whether it is less work:
+          without the kernel that looks rows up, NumPy's passes over y take as long as the products.
           Equal to the plain path up to rounding: tests/test_first_look.py.
 
 Source    docs/performance.md. Every step: docs/derivations/first_look.md
@@ -32,15 +33,16 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from ..arrays import Array, Tap, gather_rows, keep, map_tree, natural, scatter_add_rows
-from ..fused import fused
+from ..fused import fused, has_kernel
 from ..layers import embedding, layer_norm, rms_norm
 from ..positions import Method, Places
 from ..sublayers import attention, attention_blocked, attention_rows, normalise
 from . import decoder_only, encoder_decoder
 from .config import ModelConfig
 
-LOOK_UP = 60  # multiply-adds of a product that take as long as a number of y: had, and its gradient added up
-WORTHWHILE = 1 << 25  # multiply-adds saved, below which the tables' own bookkeeping takes longer
+LOOK_UP = 60  # multiply-adds of a product that take as long as a number of y: looked up, and its gradient added up
+ONCE = 4  # times as long takes what is done once a step: on one thread, and each thread's gradients are added up
+WORTHWHILE = 1 << 25  # multiply-adds, the least to be saved
 
 
 class Tables(NamedTuple):
@@ -69,7 +71,7 @@ class Stack(NamedTuple):
     E: Float[np.ndarray, "V D"]
     P: Float[np.ndarray, "T D"]
     joint: attention_rows.Joint  # of attn
-    rstd: Float[np.ndarray, "V T"] | None
+    rstd: Any  # [V T], of norm "pre"
     pos_embed: Any
 
 
@@ -88,19 +90,19 @@ class Cache(NamedTuple):
 def fits(p: Any, cfg: ModelConfig, read: int, *tokens: np.ndarray) -> bool:
     """Whether the shortcut is exact for this model, and saves work on such tokens: [B T], or the source and [B T]."""
     position, D, N = cfg.position_method, cfg.d_model, 3 * cfg.n_heads * cfg.head_width
-    all_ask = len(tokens) > 1 or cfg.n_layers > 1 or read >= tokens[0].shape[1]
+    longest = max(ids.shape[1] for ids in tokens)
+    all_ask = cfg.architecture == "encoder_decoder" or cfg.n_layers > 1 or read >= longest
     pairwise = position.pairwise or not position.has("score")
-    short = max(ids.shape[1] for ids in tokens) < attention_blocked.LONG
-    if not (all_ask and pairwise and short) or position.has("value") or cfg.position_ids != "sequential":
+    alike = cfg.position_ids == "sequential"
+    if not (has_kernel(gather) and alike and all_ask and pairwise and longest < attention_blocked.LONG):
         return False
-    saved = 0
-    for ids, stack in zip(tokens, _stacks(p), strict=True):
-        W_E, T = _W_E(p, stack), ids.shape[1]
-        if not attention_rows.fits(stack.blocks[0].attn, W_E, W_E, position, keep):
-            return False
-        saved += 3 * D * N * (ids.size - len(W_E) - T) - LOOK_UP * N * ids.size
-        saved -= 3 * D * len(W_E) * T if cfg.norm == "pre" else 0
-    return saved > WORTHWHILE
+    stacks, saved = _stacks(p), 0
+    for ids, W_E in zip(tokens, (_W_E(p, stack) for stack in stacks), strict=True):
+        V, T = len(W_E), ids.shape[1]
+        once = 3 * D * (N * (V + T) + (V * T if cfg.norm == "pre" else 0))
+        saved += (3 * D - LOOK_UP) * N * ids.size - ONCE * once
+    in_rows = [attention_rows.fits(s.blocks[0].attn, _W_E(p, s), _W_E(p, s), position, keep) for s in stacks]
+    return saved > WORTHWHILE and all(in_rows)
 
 
 # ------------------------------------------------------------------------------------------ once a step
@@ -153,7 +155,7 @@ def tabulate_backward(d: Any, c: Stack, cfg: ModelConfig) -> tuple[Array, Any, n
     W = c.joint.W if c.ln1 is None else c.ln1.gain[:, None] * c.joint.W
     dE, dP, dW, db, d_ln1 = d.token @ W.T, d.place @ W.T, c.E.T @ d.token + c.P.T @ d.place, d.b, None
     if c.ln1 is not None:
-        shrink = -(c.rstd**3) * d.rstd / cfg.d_model
+        shrink = c.rstd * c.rstd * c.rstd * d.rstd / -cfg.d_model
         dE += np.sum(shrink, axis=1)[:, None] * c.E + shrink @ c.P
         dP += np.sum(shrink, axis=0)[:, None] * c.P + shrink.T @ c.E
         d_gain, dW = np.sum(dW * c.joint.W, axis=1), c.ln1.gain[:, None] * dW
