@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any, TypeVar
 
-__all__ = ["Kernel", "fused", "using"]
+__all__ = ["Kernel", "fused", "has_kernel", "using"]
 
 Kernel = Callable[..., Any]  # kernel(definition, *args, **kwargs): its own result, or the definition's
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -24,7 +24,7 @@ _NONE: Mapping[str, Kernel] = {}
 
 def fused(definition: Function) -> Function:
     """Mark a function for which a kernel may stand in: `layers.softmax.forward` is its name among the kernels."""
-    name = f"{definition.__module__}.{definition.__qualname__}".removeprefix("onelayer.")
+    name = _name(definition)
 
     @wraps(definition)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -32,6 +32,15 @@ def fused(definition: Function) -> Function:
         return definition(*args, **kwargs) if kernel is None else kernel(definition, *args, **kwargs)
 
     return call  # type: ignore[return-value]
+
+
+def has_kernel(function: Callable[..., Any]) -> bool:
+    """Whether a kernel would be asked, here and now."""
+    return _name(function) in _active.get(_NONE)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}".removeprefix("onelayer.")
 
 
 @contextmanager

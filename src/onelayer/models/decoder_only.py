@@ -33,6 +33,7 @@ from ..layers import embedding, unembedding
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
 from .config import ModelConfig
+from .halves import Look, LookBackward, look, look_backward, think, think_backward
 from .initial import Drawing
 
 
@@ -95,11 +96,13 @@ def forward(
     read: int | None = None,
     ids: Array | None = None,
     present: Array | None = None,
+    first: Look = look,
     tap: Tap = keep,
 ) -> tuple[Inexact[Array, "B R V"], Cache]:
     """Logits of the last `read` positions (None: of all).
 
     ids [T] or [B T]: where the tokens stand (0, 1, 2 … where None). present [B T]: False on padding, which no one sees.
+    first: how the first block looks around (first_look.py has a shortcut).
     """
     position = cfg.position_method
     T = tokens.shape[1]
@@ -113,7 +116,8 @@ def forward(
         last = i == len(p.blocks) - 1
         n = read if last and read is not None else T
         places = Places(stand[..., T - n :], stand, look_mask(T, n, cfg.causal, present, like=x), cfg.causal)
-        x, c = block_forward(block, x, n, places, position, cfg, at_scope(tap, f"blocks.{i}"))
+        inside, around = at_scope(tap, f"blocks.{i}"), look if i else first
+        x, c = block_forward(block, x, n, places, position, cfg, inside, around)
         caches.append(c)
 
     x, c_final = normalise.forward(p.ln_final, x, cfg.norm_eps, at_scope(tap, "ln_final"))
@@ -122,7 +126,9 @@ def forward(
     return tap("logits", logits), Cache(c_embed, c_pos, tuple(caches), c_final, c_head)
 
 
-def backward(dlogits: Inexact[Array, "B R V"], c: Cache, cfg: ModelConfig, *, tap: Tap = keep) -> Params:
+def backward(
+    dlogits: Inexact[Array, "B R V"], c: Cache, cfg: ModelConfig, *, first: LookBackward | None = None, tap: Tap = keep
+) -> Params:
     """The gradient of every parameter."""
     position = cfg.position_method
     dx, d_head = unembedding.backward(tap("logits", dlogits), c.unembed)
@@ -130,7 +136,7 @@ def backward(dlogits: Inexact[Array, "B R V"], c: Cache, cfg: ModelConfig, *, ta
 
     d_blocks = []
     for i, block in reversed(list(enumerate(c.blocks))):
-        dx, d = block_backward(dx, block, position, cfg, at_scope(tap, f"blocks.{i}"))
+        dx, d = block_backward(dx, block, position, cfg, at_scope(tap, f"blocks.{i}"), None if i else first)
         d_blocks.insert(0, d)
 
     dx, d_pos = position.encode_x_backward(dx, c.pos_embed) if position.has("embedding") else (dx, None)
@@ -142,56 +148,25 @@ def backward(dlogits: Inexact[Array, "B R V"], c: Cache, cfg: ModelConfig, *, ta
 
 
 def block_forward(
-    p: Block, x: Array, n: int, places: Places, position: Method, cfg: ModelConfig, tap: Tap = keep
+    p: Block, x: Array, n: int, places: Places, position: Method, cfg: ModelConfig, tap: Tap = keep, look: Look = look
 ) -> tuple[Inexact[Array, "B n D"], BlockCache]:
-    """One block, asked at the last n positions."""
-    skip = x.shape[1] - n
-    x = tap("hook_resid_pre", x)
-    if cfg.norm == "post":
-        out, c_attn = attention.forward(p.attn, x[:, skip:, :], x, places, position, at_scope(tap, "attn"))
-        out = tap("hook_attn_out", out)
-        mid, c_ln1 = normalise.forward(p.ln1, x[:, skip:, :] + out, cfg.norm_eps, at_scope(tap, "ln1"))
-        mid = tap("hook_resid_mid", mid)
-        out, c_mlp = feed_forward.forward(p.mlp, mid, cfg.activation, at_scope(tap, "mlp"))
-        post, c_ln2 = normalise.forward(p.ln2, mid + tap("hook_mlp_out", out), cfg.norm_eps, at_scope(tap, "ln2"))
-    else:
-        a, c_ln1 = normalise.forward(p.ln1, x, cfg.norm_eps, at_scope(tap, "ln1"))
-        out, c_attn = attention.forward(p.attn, a[:, skip:, :], a, places, position, at_scope(tap, "attn"))
-        mid = tap("hook_resid_mid", x[:, skip:, :] + tap("hook_attn_out", out))
-        m, c_ln2 = normalise.forward(p.ln2, mid, cfg.norm_eps, at_scope(tap, "ln2"))
-        out, c_mlp = feed_forward.forward(p.mlp, m, cfg.activation, at_scope(tap, "mlp"))
-        post = mid + tap("hook_mlp_out", out)
+    """One block, asked at the last n positions: look around, then think."""
+    mid, (c_ln1, c_attn) = look(p, tap("hook_resid_pre", x), n, places, position, cfg, tap)
+    post, (c_ln2, c_mlp) = think(p, mid, cfg, tap)
     return tap("hook_resid_post", post), BlockCache(c_ln1, c_attn, c_ln2, c_mlp)
 
 
 def block_backward(
-    dpost: Inexact[Array, "B n D"], c: BlockCache, position: Method, cfg: ModelConfig, tap: Tap = keep
+    dpost: Inexact[Array, "B n D"],
+    c: BlockCache,
+    position: Method,
+    cfg: ModelConfig,
+    tap: Tap = keep,
+    first: LookBackward | None = None,
 ) -> tuple[Inexact[Array, "B T D"], Block]:
-    dpost = tap("hook_resid_post", dpost)
-    if cfg.norm == "post":
-        dsum, d_ln2 = normalise.backward(dpost, c.ln2, at_scope(tap, "ln2"))
-        through, d_mlp = feed_forward.backward(tap("hook_mlp_out", dsum), c.mlp, at_scope(tap, "mlp"))
-        dmid = tap("hook_resid_mid", tap("route_skip_mlp", dsum) + tap("route_mlp", through))
-        dsum, d_ln1 = normalise.backward(dmid, c.ln1, at_scope(tap, "ln1"))
-        dx_q, dx_k, d_attn = attention.backward(tap("hook_attn_out", dsum), c.attn, position, at_scope(tap, "attn"))
-        dx = add_last(dx_k, tap("route_skip_attn", dsum) + dx_q)
-    else:
-        dm, d_mlp = feed_forward.backward(tap("hook_mlp_out", dpost), c.mlp, at_scope(tap, "mlp"))
-        through, d_ln2 = normalise.backward(dm, c.ln2, at_scope(tap, "ln2"))
-        dmid = tap("hook_resid_mid", tap("route_skip_mlp", dpost) + tap("route_mlp", through))
-        dx_q, dx_k, d_attn = attention.backward(tap("hook_attn_out", dmid), c.attn, position, at_scope(tap, "attn"))
-        through, d_ln1 = normalise.backward(add_last(dx_k, dx_q), c.ln1, at_scope(tap, "ln1"))
-        dx = add_last(through, tap("route_skip_attn", dmid))
+    dmid, (d_ln2, d_mlp) = think_backward(tap("hook_resid_post", dpost), (c.ln2, c.mlp), cfg, tap)
+    dx, (d_ln1, d_attn) = (first or look_backward)(dmid, (c.ln1, c.attn), position, cfg, tap)
     return tap("hook_resid_pre", dx), Block(d_ln1, d_attn, d_ln2, d_mlp)
-
-
-def add_last(x: Inexact[Array, "B T D"], more: Inexact[Array, "B n D"]) -> Inexact[Array, "B T D"]:
-    """x with `more` added to its last n positions."""
-    skip = x.shape[1] - more.shape[1]
-    if skip == 0:
-        return x + more
-    xp = array_namespace(x)
-    return xp.concat([x[:, :skip, :], x[:, skip:, :] + more], axis=1)
 
 
 def usual_ids(n: int, cfg: ModelConfig) -> Array:

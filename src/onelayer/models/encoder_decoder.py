@@ -30,9 +30,10 @@ from ..arrays import Array, Tap, at_scope, keep
 from ..layers import embedding, unembedding
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
-from . import decoder_only
+from . import decoder_only, halves
 from .config import ModelConfig
 from .decoder_only import Block, look_mask, usual_ids
+from .halves import Look, LookBackward, look, think, think_backward
 from .initial import Drawing
 
 
@@ -133,13 +134,18 @@ def forward(
     source_present: Array | None = None,
     source_ids: Array | None = None,
     target_ids: Array | None = None,
+    first: tuple[Look, Look] = (look, look),
     tap: Tap = keep,
 ) -> tuple[Inexact[Array, "B T V"], Cache]:
-    """Logits at every target position. source_present [B S]: False on padding."""
-    memory, c_encoder = encode(p, source, cfg, present=source_present, ids=source_ids, tap=tap)
+    """Logits at every target position. source_present [B S]: False on padding.
+
+    first: how the first block of encoder and decoder looks around (first_look.py has a shortcut).
+    """
+    memory, c_encoder = encode(p, source, cfg, present=source_present, ids=source_ids, first=first[0], tap=tap)
     y, c_decoder = decode(
-        p, target, memory, cfg, source_present=source_present, ids=target_ids, source_ids=source_ids, tap=tap
-    )
+        p, target, memory, cfg,
+        source_present=source_present, ids=target_ids, source_ids=source_ids, first=first[1], tap=tap,
+    )  # fmt: skip
     head = p.unembed if p.unembed.W_U is not None else unembedding.tied(p.unembed, p.decoder.embed.W_E)
     logits, c_head = unembedding.forward(head, y)
     return tap("logits", logits), Cache(c_encoder, c_decoder, c_head)
@@ -152,6 +158,7 @@ def encode(
     *,
     present: Array | None = None,
     ids: Array | None = None,
+    first: Look = look,
     tap: Tap = keep,
 ) -> tuple[Inexact[Array, "B S D"], StackCache]:
     """The encoder: source -> memory."""
@@ -162,7 +169,8 @@ def encode(
     places = Places(ids, ids, look_mask(S, S, False, present, like=x), causal=False)
     caches = []
     for i, block in enumerate(p.encoder.blocks):
-        x, c = decoder_only.block_forward(block, x, S, places, position, cfg, at_scope(tap, f"blocks.{i}"))
+        inside, around = at_scope(tap, f"blocks.{i}"), look if i else first
+        x, c = decoder_only.block_forward(block, x, S, places, position, cfg, inside, around)
         caches.append(c)
     memory, c_final = normalise.forward(p.encoder.ln_final, x, cfg.norm_eps, at_scope(tap, "ln_final"))
     return tap("hook_memory", memory), StackCache(c_embed, c_pos, tuple(caches), c_final)
@@ -177,6 +185,7 @@ def decode(
     source_present: Array | None = None,
     ids: Array | None = None,
     source_ids: Array | None = None,
+    first: Look = look,
     tap: Tap = keep,
 ) -> tuple[Inexact[Array, "B T D"], StackCache]:
     """The decoder, up to what the unembedding reads."""
@@ -189,13 +198,21 @@ def decode(
     across = Places(ids, source_ids, look_mask(S, 1, False, source_present, like=y), causal=False)
     caches = []
     for i, block in enumerate(p.decoder.blocks):
-        y, c = block_forward(block, y, memory, here, across, position, cfg, at_scope(tap, f"blocks.{i}"))
+        inside, around = at_scope(tap, f"blocks.{i}"), look if i else first
+        y, c = block_forward(block, y, memory, here, across, position, cfg, inside, around)
         caches.append(c)
     y, c_final = normalise.forward(p.decoder.ln_final, y, cfg.norm_eps, at_scope(tap, "ln_final"))
     return y, StackCache(c_embed, c_pos, tuple(caches), c_final)
 
 
-def backward(dlogits: Inexact[Array, "B T V"], c: Cache, cfg: ModelConfig, *, tap: Tap = keep) -> Params:
+def backward(
+    dlogits: Inexact[Array, "B T V"],
+    c: Cache,
+    cfg: ModelConfig,
+    *,
+    first: LookBackward | None = None,
+    tap: Tap = keep,
+) -> Params:
     """The gradient of every parameter."""
     position = cfg.position_method
     dy, d_head = unembedding.backward(tap("logits", dlogits), c.unembed)
@@ -204,7 +221,7 @@ def backward(dlogits: Inexact[Array, "B T V"], c: Cache, cfg: ModelConfig, *, ta
     dy, d_final = normalise.backward(dy, c.decoder.ln_final, at_scope(into, "ln_final"))
     dmemory, d_blocks = None, []
     for i, block in reversed(list(enumerate(c.decoder.blocks))):
-        dy, sent_back, d = block_backward(dy, block, position, cfg, at_scope(into, f"blocks.{i}"))
+        dy, sent_back, d = block_backward(dy, block, position, cfg, at_scope(into, f"blocks.{i}"), None if i else first)
         dmemory = sent_back if dmemory is None else dmemory + sent_back
         d_blocks.insert(0, d)
     d_target, d_pos = _leave(dy, c.decoder, cfg, into)
@@ -214,7 +231,9 @@ def backward(dlogits: Inexact[Array, "B T V"], c: Cache, cfg: ModelConfig, *, ta
     dx, d_final = normalise.backward(into("hook_memory", dmemory), c.encoder.ln_final, at_scope(into, "ln_final"))
     d_blocks = []
     for i, block in reversed(list(enumerate(c.encoder.blocks))):
-        dx, d = decoder_only.block_backward(dx, block, position, cfg, at_scope(into, f"blocks.{i}"))
+        dx, d = decoder_only.block_backward(
+            dx, block, position, cfg, at_scope(into, f"blocks.{i}"), None if i else first
+        )
         d_blocks.insert(0, d)
     d_source, d_pos = _leave(dx, c.encoder, cfg, into)
 
@@ -237,61 +256,76 @@ def block_forward(
     position: Method,
     cfg: ModelConfig,
     tap: Tap = keep,
+    look: Look = look,
 ) -> tuple[Inexact[Array, "B T D"], DecoderBlockCache]:
     """One block of the decoder: look back, look across, think."""
-    eps, beyond = cfg.norm_eps, position.across()
-    y = tap("hook_resid_pre", y)
-    if cfg.norm == "post":
-        out, c_attn = attention.forward(p.attn, y, y, here, position, at_scope(tap, "attn"))
-        mid, c_ln1 = normalise.forward(p.ln1, y + tap("hook_attn_out", out), eps, at_scope(tap, "ln1"))
-        mid = tap("hook_resid_mid", mid)
-        out, c_cross = attention.forward(p.cross_attn, mid, memory, across, beyond, at_scope(tap, "cross_attn"))
-        met, c_lnx = normalise.forward(p.ln_cross, mid + tap("hook_cross_out", out), eps, at_scope(tap, "ln_cross"))
-        met = tap("hook_resid_cross", met)
-        out, c_mlp = feed_forward.forward(p.mlp, met, cfg.activation, at_scope(tap, "mlp"))
-        post, c_ln2 = normalise.forward(p.ln2, met + tap("hook_mlp_out", out), eps, at_scope(tap, "ln2"))
-    else:
-        a, c_ln1 = normalise.forward(p.ln1, y, eps, at_scope(tap, "ln1"))
-        out, c_attn = attention.forward(p.attn, a, a, here, position, at_scope(tap, "attn"))
-        mid = tap("hook_resid_mid", y + tap("hook_attn_out", out))
-        a, c_lnx = normalise.forward(p.ln_cross, mid, eps, at_scope(tap, "ln_cross"))
-        out, c_cross = attention.forward(p.cross_attn, a, memory, across, beyond, at_scope(tap, "cross_attn"))
-        met = tap("hook_resid_cross", mid + tap("hook_cross_out", out))
-        a, c_ln2 = normalise.forward(p.ln2, met, eps, at_scope(tap, "ln2"))
-        out, c_mlp = feed_forward.forward(p.mlp, a, cfg.activation, at_scope(tap, "mlp"))
-        post = met + tap("hook_mlp_out", out)
+    mid, (c_ln1, c_attn) = look(p, tap("hook_resid_pre", y), y.shape[1], here, position, cfg, tap)
+    met, (c_lnx, c_cross) = cross(p, mid, memory, across, position.across(), cfg, tap)
+    post, (c_ln2, c_mlp) = think(p, met, cfg, tap)
     return tap("hook_resid_post", post), DecoderBlockCache(c_ln1, c_attn, c_lnx, c_cross, c_ln2, c_mlp)
 
 
 def block_backward(
-    dpost: Inexact[Array, "B T D"], c: DecoderBlockCache, position: Method, cfg: ModelConfig, tap: Tap = keep
+    dpost: Inexact[Array, "B T D"],
+    c: DecoderBlockCache,
+    position: Method,
+    cfg: ModelConfig,
+    tap: Tap = keep,
+    first: LookBackward | None = None,
 ) -> tuple[Inexact[Array, "B T D"], Inexact[Array, "B S D"], DecoderBlock]:
     """∂y, ∂memory and the block's gradients."""
-    beyond = position.across()
-    dpost = tap("hook_resid_post", dpost)
-    if cfg.norm == "post":
-        dsum, d_ln2 = normalise.backward(dpost, c.ln2, at_scope(tap, "ln2"))
-        through, d_mlp = feed_forward.backward(tap("hook_mlp_out", dsum), c.mlp, at_scope(tap, "mlp"))
-        dmet = tap("hook_resid_cross", tap("route_skip_mlp", dsum) + tap("route_mlp", through))
-        dsum, d_lnx = normalise.backward(dmet, c.ln_cross, at_scope(tap, "ln_cross"))
-        dsum_out = tap("hook_cross_out", dsum)
-        through, dmemory, d_cross = attention.backward(dsum_out, c.cross_attn, beyond, at_scope(tap, "cross_attn"))
-        dmid = tap("hook_resid_mid", tap("route_skip_cross", dsum) + tap("route_cross", through))
-        dsum, d_ln1 = normalise.backward(dmid, c.ln1, at_scope(tap, "ln1"))
-        dy_q, dy_k, d_attn = attention.backward(tap("hook_attn_out", dsum), c.attn, position, at_scope(tap, "attn"))
-        dy = tap("route_skip_attn", dsum) + (dy_q + dy_k)
-    else:
-        da, d_mlp = feed_forward.backward(tap("hook_mlp_out", dpost), c.mlp, at_scope(tap, "mlp"))
-        through, d_ln2 = normalise.backward(da, c.ln2, at_scope(tap, "ln2"))
-        dmet = tap("hook_resid_cross", tap("route_skip_mlp", dpost) + tap("route_mlp", through))
-        dmet_out = tap("hook_cross_out", dmet)
-        da, dmemory, d_cross = attention.backward(dmet_out, c.cross_attn, beyond, at_scope(tap, "cross_attn"))
-        through, d_lnx = normalise.backward(da, c.ln_cross, at_scope(tap, "ln_cross"))
-        dmid = tap("hook_resid_mid", tap("route_skip_cross", dmet) + tap("route_cross", through))
-        dy_q, dy_k, d_attn = attention.backward(tap("hook_attn_out", dmid), c.attn, position, at_scope(tap, "attn"))
-        through, d_ln1 = normalise.backward(dy_q + dy_k, c.ln1, at_scope(tap, "ln1"))
-        dy = tap("route_skip_attn", dmid) + through
+    dmet, (d_ln2, d_mlp) = think_backward(tap("hook_resid_post", dpost), (c.ln2, c.mlp), cfg, tap)
+    dmid, dmemory, (d_lnx, d_cross) = cross_backward(dmet, (c.ln_cross, c.cross_attn), position.across(), cfg, tap)
+    dy, (d_ln1, d_attn) = (first or look_backward)(dmid, (c.ln1, c.attn), position, cfg, tap)
     return tap("hook_resid_pre", dy), dmemory, DecoderBlock(d_ln1, d_attn, d_lnx, d_cross, d_ln2, d_mlp)
+
+
+def look_backward(
+    dmid: Inexact[Array, "B T D"], c: tuple[Any, Any], position: Method, cfg: ModelConfig, tap: Tap = keep
+) -> tuple[Inexact[Array, "B T D"], tuple[normalise.Params, attention.Params]]:
+    """∂y, and the gradients of ln1 and attn. All positions ask: what attention sends back is one sum by itself."""
+    if cfg.norm != "post":
+        return halves.look_backward(dmid, c, position, cfg, tap)
+    dsum, d_ln1 = normalise.backward(tap("hook_resid_mid", dmid), c[0], at_scope(tap, "ln1"))
+    dy_q, dy_k, d_attn = attention.backward(tap("hook_attn_out", dsum), c[1], position, at_scope(tap, "attn"))
+    return tap("route_skip_attn", dsum) + (dy_q + dy_k), (d_ln1, d_attn)
+
+
+def cross(
+    p: DecoderBlock,
+    mid: Inexact[Array, "B T D"],
+    memory: Inexact[Array, "B S D"],
+    across: Places,
+    position: Method,
+    cfg: ModelConfig,
+    tap: Tap = keep,
+) -> tuple[Inexact[Array, "B T D"], tuple[Any, Any]]:
+    """mid -> cross: attention to the memory, its norm, and the sum with the stream."""
+    if cfg.norm == "post":
+        out, c_cross = attention.forward(p.cross_attn, mid, memory, across, position, at_scope(tap, "cross_attn"))
+        total = mid + tap("hook_cross_out", out)
+        met, c_lnx = normalise.forward(p.ln_cross, total, cfg.norm_eps, at_scope(tap, "ln_cross"))
+    else:
+        a, c_lnx = normalise.forward(p.ln_cross, mid, cfg.norm_eps, at_scope(tap, "ln_cross"))
+        out, c_cross = attention.forward(p.cross_attn, a, memory, across, position, at_scope(tap, "cross_attn"))
+        met = mid + tap("hook_cross_out", out)
+    return tap("hook_resid_cross", met), (c_lnx, c_cross)
+
+
+def cross_backward(
+    dmet: Inexact[Array, "B T D"], c: tuple[Any, Any], position: Method, cfg: ModelConfig, tap: Tap = keep
+) -> tuple[Inexact[Array, "B T D"], Inexact[Array, "B S D"], tuple[normalise.Params, attention.Params]]:
+    """∂mid, ∂memory, and the gradients of ln_cross and cross_attn."""
+    (c_lnx, c_cross), dmet = c, tap("hook_resid_cross", dmet)
+    if cfg.norm == "post":
+        dskip, d_lnx = normalise.backward(dmet, c_lnx, at_scope(tap, "ln_cross"))
+        dout = tap("hook_cross_out", dskip)
+        through, dmemory, d_cross = attention.backward(dout, c_cross, position, at_scope(tap, "cross_attn"))
+    else:
+        dout, dskip = tap("hook_cross_out", dmet), dmet
+        da, dmemory, d_cross = attention.backward(dout, c_cross, position, at_scope(tap, "cross_attn"))
+        through, d_lnx = normalise.backward(da, c_lnx, at_scope(tap, "ln_cross"))
+    return tap("route_skip_cross", dskip) + tap("route_cross", through), dmemory, (d_lnx, d_cross)
 
 
 def _enter(

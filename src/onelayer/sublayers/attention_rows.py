@@ -42,6 +42,15 @@ class Cache(NamedTuple):
     x_q: Float[np.ndarray, "B T D"]
     x_k: Float[np.ndarray, "B S D"]
     joints: tuple[Joint, ...]  # of q, k and v; or of q, and of k and v
+    attended: "Attended"
+
+
+class Attended(NamedTuple):
+    """What is needed of the way from q, k and v on; these are the parameters that it meets."""
+
+    W_O: Float[np.ndarray, "H K D"]
+    b_O: Float[np.ndarray, " D"] | None
+    pos: Any
     z: Float[np.ndarray, "B T H K"]
     mix: Any
     encode_qk: Any
@@ -72,42 +81,95 @@ def fits(p: Params, x_q: Array, x_k: Array, position: Method, tap: Tap) -> bool:
 def in_rows(
     p: Params, x_q: Float[np.ndarray, "B T D"], x_k: Float[np.ndarray, "B S D"], places: Places, position: Method
 ) -> tuple[Float[np.ndarray, "B T D"], Cache]:
-    H, D, K = p.W_Q.shape
-    scale, plain = x_q.dtype.type(K**-0.5), not looks_at_q(position)
-    weights, biases = (scale * p.W_Q if plain else p.W_Q, p.W_K, p.W_V), (p.b_Q, p.b_K, p.b_V)
-    if plain and p.b_Q is not None:
-        biases = scale * p.b_Q, *biases[1:]
+    (H, _, K), (weights, biases) = p.W_Q.shape, _scaled(p, position)
     if _same(x_q, x_k):
         joints = (_joint(weights, biases),)
         q, k, v = _project(x_q, joints[0], (H, K))
     else:
         joints = _joint(weights[:1], biases[:1]), _joint(weights[1:], biases[1:])
         (q,), (k, v) = _project(x_q, joints[0], (H, K)), _project(x_k, joints[1], (H, K))
-
-    q_turned, k_turned, c_turn = position.encode_qk(p.pos, q, k, places) if position.has("query_key") else (q, k, None)
-    q_turned, k_turned = _heads(q_turned if plain else scale * q_turned), _heads(k_turned)
-    bias, c_bias = position.bias(p.pos, q, k, x_q, x_k, places) if position.has("score") else (None, None)
-    z, c_mix = mix(q_turned, k_turned, _heads(v), places.mask, bias)
-    out = z.reshape(-1, H * K) @ p.W_O.reshape(H * K, D)
-    if p.b_O is not None:
-        out += p.b_O
-    return out.reshape(x_q.shape), Cache(p, x_q, x_k, joints, z, c_mix, c_turn, c_bias)
+    out, attended = attend(p.W_O, p.b_O, p.pos, (q, k, v), (x_q, x_k), places, position)
+    return out, Cache(p, x_q, x_k, joints, attended)
 
 
 def in_rows_backward(
     dout: Float[np.ndarray, "B T D"], c: Cache, position: Method
 ) -> tuple[Float[np.ndarray, "B T D"], Float[np.ndarray, "B S D"], Params]:
-    p, (H, D, K), scale = c.p, c.p.W_Q.shape, dout.dtype.type(c.p.W_Q.shape[2] ** -0.5)
-    (B, T), S, plain = c.x_q.shape[:2], c.x_k.shape[1], not looks_at_q(position)
-    rows = np.ascontiguousarray(dout).reshape(-1, D)
-    dz = _heads((rows @ p.W_O.reshape(H * K, D).T).reshape(B, T, H, K))
+    p, (H, _, K) = c.p, c.p.W_Q.shape
+    (B, T), S = c.x_q.shape[:2], c.x_k.shape[1]
     if len(c.joints) == 1:
         dy = (np.empty((B, T, 3, H, K), dout.dtype),)
         dq, dk, dv = (dy[0][:, :, i] for i in range(3))
     else:
         dy = np.empty((B, T, 1, H, K), dout.dtype), np.empty((B, S, 2, H, K), dout.dtype)
         dq, dk, dv = dy[0][:, :, 0], dy[1][:, :, 0], dy[1][:, :, 1]
+    felt, dW_O, db_O, dpos = attend_backward(dout, c.attended, position, dq, dk, dv)
 
+    rows_of, W = [a.reshape(-1, a.shape[2] * H * K) for a in dy], [joint.W for joint in c.joints]
+    (rows_q, rows_kv), (W_q, W_kv) = ((a[0][:, : H * K], a[-1][:, -2 * H * K :]) for a in (rows_of, W))
+    dx_q, dx_k = (rows_q @ W_q.T).reshape(c.x_q.shape), (rows_kv @ W_kv.T).reshape(c.x_k.shape)
+    dW = np.concatenate([_outer(x, a, (H, K)) for x, a in zip((c.x_q, c.x_k), rows_of, strict=False)])
+    db = None if p.b_Q is None else np.concatenate([a.sum(axis=0).reshape(-1, H, K) for a in rows_of])
+    (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = _scaled_backward(dW, db, position)
+    dparams = Params(dW_Q, dW_K, dW_V, dW_O, db_Q, db_K, db_V, db_O, dpos)
+    return plus(dx_q, felt.x_q), plus(dx_k, felt.x_k), dparams
+
+
+def joint(p: Params, position: Method) -> Joint:
+    """The weights of q, k and v side by side, as they meet the rows."""
+    return _joint(*_scaled(p, position))
+
+
+def joint_backward(d: Joint, p: Params, position: Method) -> tuple[Sequence[Any], Sequence[Any]]:
+    """∂W_Q, ∂W_K, ∂W_V and ∂b_Q, ∂b_K, ∂b_V."""
+    H, _, K = p.W_Q.shape
+    return _scaled_backward(_apart(d.W, (H, K)), None if d.b is None else d.b.reshape(3, H, K), position)
+
+
+def _scaled(p: Params, position: Method) -> tuple[Sequence[Any], Sequence[Any]]:
+    """1/√K in W_Q and b_Q, unless the method looks at q."""
+    weights, biases = (p.W_Q, p.W_K, p.W_V), (p.b_Q, p.b_K, p.b_V)
+    if looks_at_q(position):
+        return weights, biases
+    scale = p.W_Q.dtype.type(p.W_Q.shape[2] ** -0.5)
+    return (scale * p.W_Q, *weights[1:]), biases if p.b_Q is None else (scale * p.b_Q, *biases[1:])
+
+
+def _scaled_backward(
+    dW: Float[np.ndarray, "3 H D K"], db: Float[np.ndarray, "3 H K"] | None, position: Method
+) -> tuple[Sequence[Any], Sequence[Any]]:
+    if looks_at_q(position):
+        return tuple(dW), (None, None, None) if db is None else tuple(db)
+    scale = dW.dtype.type(dW.shape[3] ** -0.5)
+    return (scale * dW[0], *dW[1:]), (None, None, None) if db is None else (scale * db[0], *db[1:])
+
+
+# ------------------------------------------------------------------------------------------ from q, k and v on
+
+
+def attend(
+    W_O: Float[np.ndarray, "H K D"], b_O: Float[np.ndarray, " D"] | None, pos: Any,
+    qkv: Sequence[np.ndarray], x: tuple[Any, Any], places: Places, position: Method,
+) -> tuple[Float[np.ndarray, "B T D"], Attended]:  # fmt: skip
+    """q, k and v [B T H K], q divided by √K unless the method looks at it. x: what a score bias may look at."""
+    (q, k, v), (H, K, D), plain = qkv, W_O.shape, not looks_at_q(position)
+    q_turned, k_turned, c_turn = position.encode_qk(pos, q, k, places) if position.has("query_key") else (q, k, None)
+    q_turned, k_turned = _heads(q_turned if plain else q.dtype.type(K**-0.5) * q_turned), _heads(k_turned)
+    bias, c_bias = position.bias(pos, q, k, *x, places) if position.has("score") else (None, None)
+    z, c_mix = mix(q_turned, k_turned, _heads(v), places.mask, bias)
+    out = z.reshape(-1, H * K) @ W_O.reshape(H * K, D)
+    if b_O is not None:
+        out += b_O
+    return out.reshape(*q.shape[:2], D), Attended(W_O, b_O, pos, z, c_mix, c_turn, c_bias)
+
+
+def attend_backward(
+    dout: Float[np.ndarray, "B T D"], c: Attended, position: Method, dq: np.ndarray, dk: np.ndarray, dv: np.ndarray
+) -> tuple[Felt, np.ndarray, np.ndarray | None, Any]:
+    """∂q, ∂k and ∂v are written where they are to be; what comes back is what x feels, ∂W_O, ∂b_O and ∂pos."""
+    (H, K, D), plain = c.W_O.shape, not looks_at_q(position)
+    scale, rows = dout.dtype.type(K**-0.5), np.ascontiguousarray(dout).reshape(-1, D)
+    dz = _heads((rows @ c.W_O.reshape(H * K, D).T).reshape(*dout.shape[:2], H, K))
     felt, dpos_turn, dpos_bias = Felt(), None, None
     asked, answered = (_heads(dq), _heads(dk)) if plain else (np.empty_like(a, order="C") for a in (c.mix.q, c.mix.k))
     dscores = mix_backward(dz, c.mix, asked, answered, _heads(dv))
@@ -119,21 +181,8 @@ def in_rows_backward(
             more, dpos_bias = position.bias_backward(dscores, c.bias)
             felt = felt if more is None else more
         dq[:], dk[:] = plus(turned[0], felt.q), plus(turned[1], felt.k)
-
-    rows_of, W = [a.reshape(-1, a.shape[2] * H * K) for a in dy], [joint.W for joint in c.joints]
-    (rows_q, rows_kv), (W_q, W_kv) = ((a[0][:, : H * K], a[-1][:, -2 * H * K :]) for a in (rows_of, W))
-    dx_q, dx_k = (rows_q @ W_q.T).reshape(c.x_q.shape), (rows_kv @ W_kv.T).reshape(c.x_k.shape)
-    dW_Q, dW_K, dW_V = np.concatenate([_outer(x, a, (H, K)) for x, a in zip((c.x_q, c.x_k), rows_of, strict=False)])
-    db_Q = db_K = db_V = None
-    if p.b_Q is not None:
-        db_Q, db_K, db_V = np.concatenate([a.sum(axis=0).reshape(-1, H, K) for a in rows_of])
-    if plain:
-        dW_Q, db_Q = scale * dW_Q, None if db_Q is None else scale * db_Q
-    dparams = Params(
-        dW_Q, dW_K, dW_V, (c.z.reshape(-1, H * K).T @ rows).reshape(H, K, D),
-        db_Q, db_K, db_V, None if p.b_O is None else rows.sum(axis=0), all_of(p.pos, dpos_turn, dpos_bias),
-    )  # fmt: skip
-    return plus(dx_q, felt.x_q), plus(dx_k, felt.x_k), dparams
+    dW_O = (c.z.reshape(-1, H * K).T @ rows).reshape(H, K, D)
+    return felt, dW_O, None if c.b_O is None else rows.sum(axis=0), all_of(c.pos, dpos_turn, dpos_bias)
 
 
 def looks_at_q(position: Method) -> bool:
@@ -198,7 +247,11 @@ def _project(x: np.ndarray, joint: Joint, heads: tuple[int, int]) -> list[np.nda
 
 def _outer(x: np.ndarray, rows: np.ndarray, heads: tuple[int, int]) -> np.ndarray:
     """Σ xᵀ ∂y of each of the n products: [n H D K]."""
-    dW = x.reshape(len(rows), -1).T @ rows
+    return _apart(x.reshape(len(rows), -1).T @ rows, heads)
+
+
+def _apart(dW: np.ndarray, heads: tuple[int, int]) -> np.ndarray:
+    """[D nHK] -> [n H D K]"""
     return dW.reshape(len(dW), -1, *heads).transpose(1, 2, 0, 3)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Inexact, Integer
 from ..arrays import Array, array_namespace, is_jax_array, map_tree
 from ..fused import fused
 from ..layers import cross_entropy
-from ..models import circuits, decoder_only, encoder_decoder, tables
+from ..models import circuits, decoder_only, encoder_decoder, first_look, tables
 from ..models.config import ModelConfig
 from ..tasks import Batch
 
@@ -46,25 +46,31 @@ class Met(NamedTuple):
 
     params: Any
     batch: Batch  # as they meet it
-    made_of: circuits.Origin | None = None
+    made_of: circuits.Origin | tuple[first_look.Stack, ...] | None = None
 
 
 def meet(params: Any, batch: Batch, objective: Objective) -> Met:
-    """Multiply out what `circuits` can, where that is less work.
+    """Multiply out what `circuits` can, or tabulate what `first_look` can, where that is less work.
 
     Under JAX the examples meet the parameters: XLA's products of the circuits' widths gain nothing (measured).
     """
-    cfg = objective.model
-    single = cfg.architecture == "decoder_only" and not isinstance(params, circuits.Circuits)
-    if not single or is_jax_array(batch.tokens) or not circuits.fits(cfg, batch.tokens.shape, objective.read):
+    cfg, read = objective.model, objective.read
+    if isinstance(params, circuits.Circuits | first_look.Seen) or is_jax_array(batch.tokens):
         return Met(params, batch)
-    made, origin = circuits.multiply_out(cast(decoder_only.Params, params), batch.tokens, cfg)
-    return Met(made, batch._replace(tokens=origin.rows.seats.rows), origin)
+    if cfg.architecture == "decoder_only" and circuits.fits(cfg, batch.tokens.shape, read):
+        made, origin = circuits.multiply_out(cast(decoder_only.Params, params), batch.tokens, cfg)
+        return Met(made, batch._replace(tokens=origin.rows.seats.rows), origin)
+    sequences = [ids for ids in (batch.source, batch.tokens) if ids is not None]
+    numbered_alike = batch.ids is None and batch.source_ids is None
+    if numbered_alike and first_look.fits(params, cfg, read, *sequences):
+        seen, origins = first_look.meet(params, cfg, *sequences)
+        return Met(seen, batch, origins)
+    return Met(params, batch)
 
 
 def meet_again(met: Met, batch: Batch, objective: Objective) -> Met | None:
     """Other examples meet the same circuits; None where these lack something, or there are none."""
-    if met.made_of is None:
+    if not isinstance(met.made_of, circuits.Origin):
         return None
     rows = tables.seated(met.made_of.rows.seats, batch.tokens, objective.model)
     return None if rows is None else met._replace(batch=batch._replace(tokens=rows))
@@ -72,7 +78,11 @@ def meet_again(met: Met, batch: Batch, objective: Objective) -> Met | None:
 
 def to_parameters(grads: Any, met: Met, objective: Objective) -> Any:
     """From the gradient of what was met to that of the parameters."""
-    return grads if met.made_of is None else circuits.multiply_out_backward(grads, met.made_of, objective.model)
+    if met.made_of is None:
+        return grads
+    if isinstance(met.made_of, circuits.Origin):
+        return circuits.multiply_out_backward(grads, met.made_of, objective.model)
+    return first_look.meet_backward(grads, met.made_of, objective.model)
 
 
 def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
@@ -80,6 +90,11 @@ def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any
     cfg, (params, batch, _) = objective.model, meet(params, batch, objective)
     if isinstance(params, circuits.Circuits):
         return circuits.forward(params, batch.tokens, cfg)
+    read = min(objective.read, batch.tokens.shape[1])  # a batch as wide as its longest may be narrower than the task
+    if isinstance(params, first_look.Seen):
+        return first_look.forward(
+            params, batch.tokens, cfg, read=read, source=batch.source, source_present=batch.source_mask
+        )
     if cfg.architecture == "encoder_decoder":
         return encoder_decoder.forward(
             params, batch.source, batch.tokens, cfg,
@@ -87,13 +102,12 @@ def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any
         )  # fmt: skip
     if tables.fits(cfg, batch.tokens.shape, objective.read):
         return tables.forward(params, batch.tokens, cfg)
-    read = min(objective.read, batch.tokens.shape[1])  # a batch as wide as its longest may be narrower than the task
     return decoder_only.forward(params, batch.tokens, cfg, read=read, ids=batch.ids)
 
 
 def backward(dlogits: Array, cache: Any, objective: Objective) -> Any:
     """The gradient of all that `forward` was given or met, by the model whose forward left the cache."""
-    model = next(m for m in (circuits, tables, decoder_only, encoder_decoder) if isinstance(cache, m.Cache))
+    model = next(m for m in (circuits, tables, first_look, decoder_only, encoder_decoder) if isinstance(cache, m.Cache))
     return model.backward(dlogits, cache, objective.model)
 
 

@@ -13,7 +13,8 @@ from ...arrays import Array
 from ...layers import embedding as embedding_
 from ...models import decoder_only as model
 from ...models.config import ModelConfig
-from ...models.decoder_only import Block, BlockCache, add_last, look_mask, usual_ids
+from ...models.decoder_only import Block, BlockCache, look_mask, usual_ids
+from ...models.halves import add_last
 from ...positions import Method, Places
 from . import attention, embedding, feed_forward, linear, normalise, positions
 from .seen import Seen
