@@ -90,8 +90,9 @@ def test_activations(kind, shape, dtype):
 @pytest.mark.parametrize("shape", [(2, 5, 7), (3, 700, 128)])
 @pytest.mark.parametrize("kind", activations.FUNCTIONS)
 @pytest.mark.parametrize("biased", [True, False])
-def test_feed_forward(biased, kind, shape, dtype):
-    D, F = shape[-1], 130
+@pytest.mark.parametrize("F", [16, 130])
+def test_feed_forward(F, biased, kind, shape, dtype):
+    D = shape[-1]
     p = feed_forward.Params(random(D, F), random(F), random(F, D), random(D))
     p = p if biased else p._replace(b_in=None, b_out=None)
 

@@ -93,7 +93,7 @@ def backward(definition: Any, dy: Any, c: Any, tap: Any = keep) -> Any:
     given = (rows, c.x, c.post, c.slope, dx), (panels(widened(p.W_out.T)), panels(widened(p.W_in.T)))
     shapes = (D, wide), (1, wide), (F, rows.shape[1]), (1, rows.shape[1])
     sums = [np.zeros((n, *shape), kind) for shape in shapes]
-    spread(_backward, c.post.size, given[0], (*given[1], c.kind, blocks, *sums, np.zeros((1, wide), kind)))
+    spread(_backward, c.post.size, given[0], (*given[1], c.kind, blocks, *sums, np.zeros((1, max(wide, rows.shape[1])), kind)))
     dW_in, db_in, dW_out, db_out = (
         cut(a[0] if n == 1 else a.sum(axis=0), N) for a, N in zip(sums, (F, F, D, D), strict=True)
     )

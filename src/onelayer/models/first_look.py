@@ -32,9 +32,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer
 
-from ..arrays import Array, Tap, gather_rows, keep, map_tree, natural, scatter_add_rows
+from ..arrays import Array, Tap, aligned, gather_rows, keep, map_tree, natural, scatter_add_rows
 from ..fused import fused, has_kernel
-from ..layers import embedding, layer_norm, rms_norm
+from ..layers import embedding, layer_norm, linear, rms_norm
 from ..positions import Method, Places
 from ..sublayers import attention, attention_blocked, attention_rows, normalise
 from . import decoder_only, encoder_decoder
@@ -70,7 +70,7 @@ class Stack(NamedTuple):
     attn: attention.Params
     E: Float[np.ndarray, "V D"]
     P: Float[np.ndarray, "T D"]
-    joint: attention_rows.Joint  # of attn
+    joint: linear.Params  # of attn
     rstd: Any  # [V T], of norm "pre"
     pos_embed: Any
 
@@ -152,22 +152,22 @@ def tabulate(W_E: Float[np.ndarray, "V D"], stack: Any, T: int, cfg: ModelConfig
 def tabulate_backward(d: Any, c: Stack, cfg: ModelConfig) -> tuple[Array, Any, normalise.Params, attention.Params]:
     """∂W_E, and what the positions, ln1 and attn feel. d: Tables of gradients."""
     position = cfg.position_method
-    W = c.joint.W if c.ln1 is None else c.ln1.gain[:, None] * c.joint.W
+    W = c.joint.weight if c.ln1 is None else c.ln1.gain[:, None] * c.joint.weight
     dE, dP, dW, db, d_ln1 = d.token @ W.T, d.place @ W.T, c.E.T @ d.token + c.P.T @ d.place, d.b, None
     if c.ln1 is not None:
         shrink = c.rstd * c.rstd * c.rstd * d.rstd / -cfg.d_model
         dE += np.sum(shrink, axis=1)[:, None] * c.E + shrink @ c.P
         dP += np.sum(shrink, axis=0)[:, None] * c.P + shrink.T @ c.E
-        d_gain, dW = np.sum(dW * c.joint.W, axis=1), c.ln1.gain[:, None] * dW
+        d_gain, dW = np.sum(dW * c.joint.weight, axis=1), c.ln1.gain[:, None] * dW
         if isinstance(c.ln1, layer_norm.Params):
-            d_ln1 = layer_norm.Params(d_gain, c.joint.W @ db)
+            d_ln1 = layer_norm.Params(d_gain, c.joint.weight @ db)
             dE, dP, dW = _centred(dE), _centred(dP), dW + np.outer(c.ln1.bias, db)
         else:
             d_ln1 = rms_norm.Params(d_gain)
     d_pos = position.encode_x_backward(dP[None], c.pos_embed)[1] if position.has("embedding") else None
     db = None if c.attn.b_Q is None else db
     (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = attention_rows.joint_backward(
-        attention_rows.Joint(dW, db), c.attn, position
+        linear.Params(dW, db), c.attn, position
     )
     d_attn = attention.Params(dW_Q, dW_K, dW_V, d.W_O, db_Q, db_K, db_V, d.b_O, d.pos)
     return cfg.scale * dE, d_pos, d_ln1, d_attn
@@ -239,8 +239,8 @@ def look(
 ) -> tuple[Float[np.ndarray, "B T D"], tuple[Any, Looked]]:  # fmt: skip
     """`halves.look`, of a block with Tables."""
     tables, (H, K, _) = p.attn, p.attn.W_O.shape
-    y = gather(tokens, tables.token, tables.place, tables.rstd, tables.b).reshape(*tokens.shape, 3, H, K)
-    q, k, v = (y[:, :, i] for i in range(3))
+    y = gather(tokens, tables.token, tables.place, tables.rstd, tables.b)
+    q, k, v = attention_rows.side_by_side(y, (H, K))
     out, attended = attention_rows.attend(tables.W_O, tables.b_O, tables.pos, (q, k, v), (None, None), places, position)
     mid, c_ln1 = normalise.forward(p.ln1, x + out, cfg.norm_eps)  # of norm "post"
     return mid, (c_ln1, Looked(tables, tokens, attended))
@@ -252,9 +252,10 @@ def look_backward(
     """`halves.look_backward`: what x feels past attention, and the gradients of ln1 and the tables."""
     (c_ln1, (tables, tokens, attended)), (H, K, _) = c, c[1].tables.W_O.shape
     dx, d_ln1 = normalise.backward(dmid, c_ln1)
-    dy = np.empty((*tokens.shape, 3, H, K), dx.dtype)
-    _, dW_O, db_O, dpos = attention_rows.attend_backward(dx, attended, position, *(dy[:, :, i] for i in range(3)))
-    dtables = gather_backward(dy.reshape(*tokens.shape, -1), tokens, *tables[:4])
+    dy = aligned((*tokens.shape, 3 * H * K), dx.dtype)
+    dq_dk_dv = attention_rows.side_by_side(dy, (H, K))
+    _, dW_O, db_O, dpos = attention_rows.attend_backward(dx, attended, position, *dq_dk_dv)
+    dtables = gather_backward(dy, tokens, *tables[:4])
     return dx, (d_ln1, Tables(*dtables, dW_O, db_O, dpos))
 
 

@@ -23,35 +23,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..arrays import Array, Tap, keep
+from ..arrays import Array, Tap, aligned, keep
 from ..fused import fused
-from ..layers import softmax
+from ..layers import linear, softmax
 from ..positions import Felt, Method, Places
 from .attention import Params, all_of, plus
-
-
-class Joint(NamedTuple):
-    """The weights of n products of the same rows, side by side."""
-
-    W: Float[np.ndarray, "D nHK"]
-    b: Float[np.ndarray, " nHK"] | None
 
 
 class Cache(NamedTuple):
     p: Params
     x_q: Float[np.ndarray, "B T D"]
     x_k: Float[np.ndarray, "B S D"]
-    joints: tuple[Joint, ...]  # of q, k and v; or of q, and of k and v
+    joints: tuple[linear.Cache, ...]  # of q, k and v; or of q, and of k and v
     attended: "Attended"
 
 
 class Attended(NamedTuple):
-    """What is needed of the way from q, k and v on; these are the parameters that it meets."""
+    """What the backward needs of the way from q, k and v on."""
 
-    W_O: Float[np.ndarray, "H K D"]
-    b_O: Float[np.ndarray, " D"] | None
     pos: Any
-    z: Float[np.ndarray, "B T H K"]
+    out: linear.Cache
     mix: Any
     encode_qk: Any
     bias: Any
@@ -83,47 +74,41 @@ def in_rows(
 ) -> tuple[Float[np.ndarray, "B T D"], Cache]:
     (H, _, K), (weights, biases) = p.W_Q.shape, _scaled(p, position)
     if _same(x_q, x_k):
-        joints = (_joint(weights, biases),)
-        q, k, v = _project(x_q, joints[0], (H, K))
+        made = (linear.forward(_joint(weights, biases), x_q),)
     else:
-        joints = _joint(weights[:1], biases[:1]), _joint(weights[1:], biases[1:])
-        (q,), (k, v) = _project(x_q, joints[0], (H, K)), _project(x_k, joints[1], (H, K))
+        pairs = ((weights[:1], biases[:1]), x_q), ((weights[1:], biases[1:]), x_k)
+        made = tuple(linear.forward(_joint(*few), x) for few, x in pairs)
+    q, k, v = (view for y, _ in made for view in side_by_side(y, (H, K)))
     out, attended = attend(p.W_O, p.b_O, p.pos, (q, k, v), (x_q, x_k), places, position)
-    return out, Cache(p, x_q, x_k, joints, attended)
+    return out, Cache(p, x_q, x_k, tuple(c for _, c in made), attended)
 
 
 def in_rows_backward(
     dout: Float[np.ndarray, "B T D"], c: Cache, position: Method
 ) -> tuple[Float[np.ndarray, "B T D"], Float[np.ndarray, "B S D"], Params]:
     p, (H, _, K) = c.p, c.p.W_Q.shape
-    (B, T), S = c.x_q.shape[:2], c.x_k.shape[1]
-    if len(c.joints) == 1:
-        dy = (np.empty((B, T, 3, H, K), dout.dtype),)
-        dq, dk, dv = (dy[0][:, :, i] for i in range(3))
-    else:
-        dy = np.empty((B, T, 1, H, K), dout.dtype), np.empty((B, S, 2, H, K), dout.dtype)
-        dq, dk, dv = dy[0][:, :, 0], dy[1][:, :, 0], dy[1][:, :, 1]
+    dy = [aligned((*joint.x.shape[:2], joint.weight.shape[1]), dout.dtype) for joint in c.joints]
+    dq, dk, dv = (view for rows in dy for view in side_by_side(rows, (H, K)))
     felt, dW_O, db_O, dpos = attend_backward(dout, c.attended, position, dq, dk, dv)
 
-    rows_of, W = [a.reshape(-1, a.shape[2] * H * K) for a in dy], [joint.W for joint in c.joints]
-    (rows_q, rows_kv), (W_q, W_kv) = ((a[0][:, : H * K], a[-1][:, -2 * H * K :]) for a in (rows_of, W))
-    dx_q, dx_k = (rows_q @ W_q.T).reshape(c.x_q.shape), (rows_kv @ W_kv.T).reshape(c.x_k.shape)
-    dW = np.concatenate([_outer(x, a, (H, K)) for x, a in zip((c.x_q, c.x_k), rows_of, strict=False)])
-    db = None if p.b_Q is None else np.concatenate([a.sum(axis=0).reshape(-1, H, K) for a in rows_of])
+    found = [linear.backward(rows, joint) for rows, joint in zip(dy, c.joints, strict=True)]
+    dx_q, dx_k = found[0][0], found[1][0] if len(found) > 1 else np.broadcast_to(dout.dtype.type(0), c.x_k.shape)
+    dW = np.concatenate([_apart(d.weight, (H, K)) for _, d in found])
+    db = None if p.b_Q is None else np.concatenate([d.bias.reshape(-1, H, K) for _, d in found])
     (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = _scaled_backward(dW, db, position)
     dparams = Params(dW_Q, dW_K, dW_V, dW_O, db_Q, db_K, db_V, db_O, dpos)
     return plus(dx_q, felt.x_q), plus(dx_k, felt.x_k), dparams
 
 
-def joint(p: Params, position: Method) -> Joint:
+def joint(p: Params, position: Method) -> linear.Params:
     """The weights of q, k and v side by side, as they meet the rows."""
     return _joint(*_scaled(p, position))
 
 
-def joint_backward(d: Joint, p: Params, position: Method) -> tuple[Sequence[Any], Sequence[Any]]:
+def joint_backward(d: linear.Params, p: Params, position: Method) -> tuple[Sequence[Any], Sequence[Any]]:
     """∂W_Q, ∂W_K, ∂W_V and ∂b_Q, ∂b_K, ∂b_V."""
     H, _, K = p.W_Q.shape
-    return _scaled_backward(_apart(d.W, (H, K)), None if d.b is None else d.b.reshape(3, H, K), position)
+    return _scaled_backward(_apart(d.weight, (H, K)), None if d.bias is None else d.bias.reshape(3, H, K), position)
 
 
 def _scaled(p: Params, position: Method) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -157,19 +142,17 @@ def attend(
     q_turned, k_turned = _heads(q_turned if plain else q.dtype.type(K**-0.5) * q_turned), _heads(k_turned)
     bias, c_bias = position.bias(pos, q, k, *x, places) if position.has("score") else (None, None)
     z, c_mix = mix(q_turned, k_turned, _heads(v), places.mask, bias)
-    out = z.reshape(-1, H * K) @ W_O.reshape(H * K, D)
-    if b_O is not None:
-        out += b_O
-    return out.reshape(*q.shape[:2], D), Attended(W_O, b_O, pos, z, c_mix, c_turn, c_bias)
+    out, c_out = linear.forward(linear.Params(W_O.reshape(H * K, D), b_O), z.reshape(*z.shape[:2], H * K))
+    return out, Attended(pos, c_out, c_mix, c_turn, c_bias)
 
 
 def attend_backward(
     dout: Float[np.ndarray, "B T D"], c: Attended, position: Method, dq: np.ndarray, dk: np.ndarray, dv: np.ndarray
 ) -> tuple[Felt, np.ndarray, np.ndarray | None, Any]:
     """∂q, ∂k and ∂v are written where they are to be; what comes back is what x feels, ∂W_O, ∂b_O and ∂pos."""
-    (H, K, D), plain = c.W_O.shape, not looks_at_q(position)
-    scale, rows = dout.dtype.type(K**-0.5), np.ascontiguousarray(dout).reshape(-1, D)
-    dz = _heads((rows @ c.W_O.reshape(H * K, D).T).reshape(*dout.shape[:2], H, K))
+    (*_, H, K), plain = dq.shape, not looks_at_q(position)
+    dz, d_out = linear.backward(np.ascontiguousarray(dout), c.out)
+    scale, dz = dout.dtype.type(K**-0.5), _heads(dz.reshape(*dz.shape[:2], H, K))
     felt, dpos_turn, dpos_bias = Felt(), None, None
     asked, answered = (_heads(dq), _heads(dk)) if plain else (np.empty_like(a, order="C") for a in (c.mix.q, c.mix.k))
     dscores = mix_backward(dz, c.mix, asked, answered, _heads(dv))
@@ -181,8 +164,7 @@ def attend_backward(
             more, dpos_bias = position.bias_backward(dscores, c.bias)
             felt = felt if more is None else more
         dq[:], dk[:] = plus(turned[0], felt.q), plus(turned[1], felt.k)
-    dW_O = (c.z.reshape(-1, H * K).T @ rows).reshape(H, K, D)
-    return felt, dW_O, None if c.b_O is None else rows.sum(axis=0), all_of(c.pos, dpos_turn, dpos_bias)
+    return felt, d_out.weight.reshape(H, K, -1), d_out.bias, all_of(c.pos, dpos_turn, dpos_bias)
 
 
 def looks_at_q(position: Method) -> bool:
@@ -231,23 +213,16 @@ def _same(x_q: np.ndarray, x_k: np.ndarray) -> bool:
     return x_q.shape == x_k.shape and x_q.ctypes.data == x_k.ctypes.data
 
 
-def _joint(weights: Sequence[Any], biases: Sequence[Any]) -> Joint:
+def _joint(weights: Sequence[Any], biases: Sequence[Any]) -> linear.Params:
+    """The weights of n products of the same rows, side by side: [D nHK]."""
     W = np.concatenate(weights).transpose(1, 0, 2)
-    return Joint(W.reshape(len(W), -1), None if biases[0] is None else np.concatenate(biases).reshape(-1))
+    return linear.Params(W.reshape(len(W), -1), None if biases[0] is None else np.concatenate(biases).reshape(-1))
 
 
-def _project(x: np.ndarray, joint: Joint, heads: tuple[int, int]) -> list[np.ndarray]:
-    """x W + b, a view [B T H K] of each product."""
-    y = x.reshape(-1, x.shape[-1]) @ joint.W
-    if joint.b is not None:
-        y += joint.b
-    y = y.reshape(*x.shape[:2], -1, *heads)
+def side_by_side(y: Float[np.ndarray, "B T nHK"], heads: tuple[int, int]) -> list[np.ndarray]:
+    """A view [B T H K] of each of the n products."""
+    y = y.reshape(*y.shape[:2], -1, *heads)
     return [y[:, :, i] for i in range(y.shape[2])]
-
-
-def _outer(x: np.ndarray, rows: np.ndarray, heads: tuple[int, int]) -> np.ndarray:
-    """Σ xᵀ ∂y of each of the n products: [n H D K]."""
-    return _apart(x.reshape(len(rows), -1).T @ rows, heads)
 
 
 def _apart(dW: np.ndarray, heads: tuple[int, int]) -> np.ndarray:
