@@ -15,9 +15,10 @@ from numba import types
 from numba.extending import overload
 from numpy.polynomial import chebyshev
 
+from ..arrays import aligned
 from ..layers import activations
-from .compile import compiled, exp, fits, horner, lent, spread, strided
-from .lanes import dense
+from .compile import compiled, fits, horner, lent, spread, strided
+from .lanes import choose, exp, fill, lanes, load, store
 
 _K = 3.0
 
@@ -49,34 +50,32 @@ _W32, _W64 = horner(_series(11), np.float32), horner(_series(30), np.float64)
 
 @overload(_scaled)
 def _(place):
-    return (lambda place: _W32(place)) if place == types.float32 else (lambda place: _W64(place))
+    return (lambda place: _W32(place)) if place.dtype == types.float32 else (lambda place: _W64(place))
 
 
 @lent
 def _relu(x, y):
-    zero = x.dtype.type(0)
+    zero = fill(x.dtype.type(0))
     for i in range(x.shape[0]):
-        row = dense(x[i])
-        for j in range(row.size):
-            v = row[j]
-            row[j] = v if v > 0 else v * zero
+        for j in range(0, x.shape[1], lanes(x)):
+            v = load(x, i, j)
+            store(x, i, j, choose(zero, v, v, v * zero))
 
 
 @lent
 def _gelu(x, y):
     number = x.dtype.type
-    half, root, k, one = number(0.5), number(math.sqrt(0.5)), number(_K), number(1)
+    zero, half, root, k, one = fill(number(0)), number(0.5), number(math.sqrt(0.5)), number(_K), number(1)
     density = number(1 / math.sqrt(2 * math.pi))
     for i in range(x.shape[0]):
-        row, out = dense(x[i]), dense(y[i])
-        for j in range(row.size):
-            v = row[j]
-            u = abs(v) * root
-            bell = exp(-half * v * v)
-            tail = half * bell * _scaled((u - k) / (u + k))
-            below = one - tail if v > 0 else tail
-            out[j] = v * below
-            row[j] = below + v * bell * density
+        for j in range(0, x.shape[1], lanes(x)):
+            v = load(x, i, j)
+            u = choose(zero, v, v, zero - v) * root
+            bell = exp(v * v * -half)
+            tail = bell * half * _scaled((u - k) / (u + k))
+            below = choose(zero, v, one - tail, tail)
+            store(y, i, j, v * below)
+            store(x, i, j, below + v * bell * density)
 
 
 @lent
@@ -85,25 +84,23 @@ def _gelu_tanh(x, y):
     c, a, one = number(2 * math.sqrt(2 / math.pi)), number(0.044715), number(1)
     a3 = number(3) * a
     for i in range(x.shape[0]):
-        row, out = dense(x[i]), dense(y[i])
-        for j in range(row.size):
-            v = row[j]
+        for j in range(0, x.shape[1], lanes(x)):
+            v = load(x, i, j)
             square = v * v
-            half = one / (one + exp(-c * v * (one + a * square)))  # (1 + tanh u)/2
-            out[j] = v * half
-            row[j] = half + c * v * half * (one - half) * (one + a3 * square)
+            half = one / (exp(v * -c * (square * a + one)) + one)  # (1 + tanh u)/2
+            store(y, i, j, v * half)
+            store(x, i, j, half + v * c * half * (one - half) * (square * a3 + one))
 
 
 @lent
 def _silu(x, y):
     one = x.dtype.type(1)
     for i in range(x.shape[0]):
-        row, out = dense(x[i]), dense(y[i])
-        for j in range(row.size):
-            v = row[j]
-            sigmoid = one / (one + exp(-v))
-            out[j] = v * sigmoid
-            row[j] = sigmoid * (one + v * (one - sigmoid))
+        for j in range(0, x.shape[1], lanes(x)):
+            v = load(x, i, j)
+            sigmoid = one / (exp(fill(x.dtype.type(0)) - v) + one)
+            store(y, i, j, v * sigmoid)
+            store(x, i, j, sigmoid * (v * (one - sigmoid) + one))
 
 
 IN_PLACE = ("relu", "gelu", "gelu_tanh", "silu")
@@ -111,8 +108,8 @@ IN_PLACE = ("relu", "gelu", "gelu_tanh", "silu")
 
 @lent
 def act(x, y, kind):
-    """f of the rows x into y, and the slope over x; kind: the function's place in IN_PLACE. ReLU's f stands where x was,
-    and its slope is not written: it is 1 where f > 0, else 0."""
+    """f of the rows x, of whole lanes, into y, and the slope over x; kind: the function's place in IN_PLACE.
+    ReLU's f stands where x was, and its slope is not written: it is 1 where f > 0, else 0."""
     if kind == 0:
         _relu(x, y)
     elif kind == 1:
@@ -137,11 +134,14 @@ def _times(first, part, a, b, product):
 def forward(definition: Any, x: Any, kind: str) -> Any:
     if kind not in IN_PLACE or not fits(x) or x.ndim == 0 or x.size == 0:
         return definition(x, kind)
-    slope = x.reshape(-1, x.shape[-1]).copy()
-    y = slope if kind == "relu" else np.empty_like(slope)
+    width = lanes(x)
+    slope = aligned((-(-x.size // width), width), x.dtype)
+    slope[-1] = 0
+    slope.reshape(-1)[: x.size] = x.reshape(-1)
+    y = slope if kind == "relu" else aligned(slope.shape, x.dtype)
     spread(_act, x.size, (slope, y), (IN_PLACE.index(kind), y[0]))
-    slope = (y > 0).astype(x.dtype) if kind == "relu" else slope
-    return y.reshape(x.shape), activations.Cache(slope.reshape(x.shape))
+    y, slope = (a.reshape(-1)[: x.size].reshape(x.shape) for a in (y, slope))
+    return y, activations.Cache((y > 0).astype(x.dtype) if kind == "relu" else slope)
 
 
 def backward(definition: Any, dy: Any, c: Any) -> Any:

@@ -6,7 +6,7 @@ to are read from memory and written back at each. Values of this kind stay in re
     load(a, i, j)    a[i, j : j + lanes]           store(a, i, j, x)    puts it there
     each(a, i, j)    a[i, j] in every lane         fill(number)         the number in every lane
     column(a, j)     a[:, j], of the last row again in lanes beyond it
-    x + y, x − y, x y, with numbers too            choose(a, b, x, y)   x where a < b, else y
+    x + y, x − y, x y, x / y, with numbers too     choose(a, b, x, y)   x where a < b, else y
     exp(x)           as in compile.py              lanes(a)             how many, of a's kind
 
 For matrix products there are wider ones, `broad_load` and `broad_each` with `broad(a)` lanes: four registers, where the
@@ -192,7 +192,9 @@ def _operator(function: Any, name: str) -> None:
         return None
 
 
-for _function, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+for _function, _name in (
+    (operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv"),
+):  # fmt: skip
     _operator(_function, _name)
 
 
