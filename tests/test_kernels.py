@@ -294,7 +294,7 @@ def test_circuits(heads, batch, options, dtype):
         logits, c = circuits.forward(made, origin.rows.seats.rows, cfg)
         return logits, circuits.backward(dlogits, c, cfg)
 
-    names = ["models.circuits.look", "models.circuits.look_backward"]
+    names = [f"models.circuits.{name}" for name in ("look", "look_backward", "paid")]
     agree(both, p, random(batch, 1, 7, purpose="dlogits"), dtype=dtype, names=names)
 
 
@@ -322,7 +322,7 @@ def test_circuits_of_many_positions_are_products():
     with fused.using(counting):
         made, origin = circuits.multiply_out(decoder_only.init(cfg, 0), tokens, cfg)
         circuits.forward(made, origin.rows.seats.rows, cfg)
-    assert counting.ran["models.circuits.look"] == 0
+    assert counting.ran["models.circuits.paid"] == counting.ran["models.circuits.look"] == 0
     assert counting.ran["models.tables.look"] == 1
 
 

@@ -1,6 +1,7 @@
 """Guards the loop: when it measures, keeps and stops, what its figures mean, and that divergence costs nothing."""
 
 import signal
+import time
 
 import pytest
 from hypothesis import given
@@ -8,10 +9,11 @@ from hypothesis import strategies as st
 from tiny import fingerprint, last_checkpoint, tiny
 
 from onelayer.errors import BadInput
-from onelayer.training import RECIPES, Run, configure, loop, resume, train
+from onelayer.training import RECIPES, Run, checkpoint, configure, loop, resume, train
 from onelayer.training.config import StopConfig
 from onelayer.training.events import Advanced, Checkpointed, Evaluated, Finished, Started
 from onelayer.training.figures import Figures, fold, phase
+from onelayer.training.files import StorageError
 
 # ---------------------------------------------------------------------------------------------------- boundaries
 
@@ -122,11 +124,67 @@ def test_events_come_in_order_and_looking_changes_nothing(tmp_path):
     train(tiny(), tmp_path / "alone")
     assert fingerprint(tmp_path / "watched") == fingerprint(tmp_path / "alone")
     kinds = [type(event) for event in events]
-    assert kinds[:3] == [Started, Evaluated, Checkpointed]
+    assert kinds[:4] == [Started, Evaluated, Advanced, Checkpointed]  # it is written beside the first steps
     assert kinds[-1] is Finished
     assert kinds.count(Evaluated) == 9
     assert [e.step for e in events if isinstance(e, Checkpointed)] == [0, 10, 20, 30, 40]
     assert [e.step for e in events if isinstance(e, Advanced)] == list(range(5, 41, 5))
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps whose checkpoints are on the disk, each of which takes a while."""
+    done, save = [], checkpoint.save
+
+    def slowly(directory, step, *given):
+        time.sleep(0.1)
+        path = save(directory, step, *given)
+        done.append(step)
+        return path
+
+    monkeypatch.setattr(checkpoint, "save", slowly)
+    return done
+
+
+def test_steps_go_on_beside_a_checkpoint_and_the_end_waits_for_it(tmp_path, slow):
+    seen = []
+
+    def look(event):
+        seen.append((type(event), getattr(event, "step", None), [*slow]))
+
+    train(tiny({"steps": 10}), tmp_path / "run", look)
+    assert (Advanced, 5, []) in seen  # while step 0's was being written
+    told = [(step, done) for kind, step, done in seen if kind is Checkpointed]
+    assert told == [(0, [0]), (10, [0, 10])]  # what is told is there
+    assert seen[-1][0] is Finished
+    assert seen[-1][2] == [0, 10]
+
+
+def test_a_checkpoint_under_way_is_finished_whatever_ends_the_session(tmp_path, slow):
+    def fail(event):
+        if isinstance(event, Advanced):
+            raise RuntimeError("a callback's")
+
+    with pytest.raises(RuntimeError, match="a callback's"):
+        train(tiny(), tmp_path / "run", fail)
+    assert slow == [0]
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [0]
+    assert resume(tmp_path / "run").status == "finished"
+
+
+def test_a_checkpoint_that_fails_is_told_at_the_next_boundary(tmp_path, monkeypatch):
+    reached = []
+
+    def full(*_):
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(StorageError, match=r"the disk is full\. There is no checkpoint yet"):
+        train(tiny(), tmp_path / "run", lambda event: reached.append(getattr(event, "step", None)))
+    assert reached[-1] == 5
+    with pytest.raises(StorageError, match="the disk is full"):  # of the last one as well
+        train(tiny({"steps": 5}), tmp_path / "other")
+    assert not (tmp_path / "other" / "result.json").exists()
 
 
 def test_a_line_of_metrics_says_what_was_measured(tmp_path):

@@ -70,6 +70,20 @@ def test_shares_add_up_to_the_batch(three, monkeypatch, model):
     assert_close_trees(shares.gradient(params, data, goal, ahead)[1], whole[1], 1e-12)
 
 
+def test_parts_of_a_step_may_be_taken_in_shares(three, monkeypatch):
+    """Of each part, and of each share of a part, n_i / Σ n_i is that of the whole step."""
+    monkeypatch.setattr(shares, "WORTHWHILE", 1)
+    data, goal = batch("decoder_only")
+    params = objective.init(goal.model, 0)
+    parts = [map_tree(lambda a, rows=rows: a[rows], data) for rows in (slice(0, 3), slice(3, 7))]
+    assert objective.weight(parts[0]) != objective.weight(parts[1])
+    assert [len(shares.shares(part, goal)) for part in parts] == [3, 3]
+    whole = objective.loss_and_grads(params, data, goal)
+    loss, grads = objective.accumulated(params, parts, goal, gradient=shares.gradient)
+    assert loss == pytest.approx(whole[0], rel=1e-13)
+    assert_close_trees(grads, whole[1], 1e-12)
+
+
 def test_a_share_without_targets_says_nothing(three, monkeypatch):
     monkeypatch.setattr(shares, "WORTHWHILE", 1)
     data, goal = batch("decoder_only")

@@ -253,8 +253,7 @@ def map_tree(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
         return f(tree, *others)
     if isinstance(tree, dict):  # by key: the order of the others' keys is their own
         return {key: map_tree(f, child, *(other[key] for other in others)) for key, child in tree.items()}
-    branches = [[child for _, child in _children(other)] for other in others]
-    new = [map_tree(f, child, *rest) for (_, child), *rest in zip(_children(tree), *branches, strict=True)]
+    new = [map_tree(f, *branches) for branches in zip(tree, *others, strict=True)]
     if hasattr(tree, "_fields"):
         return type(tree)(*new)
     return type(tree)(new)

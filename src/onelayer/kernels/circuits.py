@@ -1,8 +1,9 @@
 """Kernels of models/circuits.py: what a head passes on to neurons and logits is a table too; an example adds rows up.
 
 What a head may mix hangs on (token, position) alone, and so does v attn_in: `paid`, had once a step for the rows that
-occur. An example's pre is then the row of its last token in base and H·T rows of `paid`, each times its weight in the
-pattern; z is not had at all. As long as T is well below K, that is less than z attn_in.
+occur, before the examples are shared out. An example's pre is then the row of its last token in base and H·T rows of
+`paid`, each times its weight in the pattern; z is not had at all. As long as T is well below K, that is less than
+z attn_in.
 
 Backward  ∂A[b, s, h] = ∂pre[b] · paid[row, h]       ∂paid[row, h] = Σ A[b, s, h] ∂pre[b] over the b that looked there
           ∂v = ∂paid attn_inᵀ                        ∂attn_in = Σ_rows vᵀ ∂paid         and so with the logits
@@ -13,22 +14,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import threads
 from ..layers import activations
-from .compile import compiled, fits
+from .compile import compiled, fits, parts
 from .tables import weigh, weigh_backward
 
 SHORTER = 3  # T times this is at most K: else the rows to be added up cost what the product does
+
+
+class Paid(NamedTuple):
+    """What each head pays for each row that occurs."""
+
+    v: Any  # [H R K]
+    into: Any  # [R H F]
+    out: Any  # [R H V]
 
 
 class Looked(NamedTuple):
     """In place of the definition's. N below is F for the neurons and V for the logits."""
 
     reads: Any
-    v: Any  # [H R K]
+    paid: Paid
     rows: Any  # [B T]
     pattern: Any  # [B T H]
-    paid_in: Any  # [R H F]
-    paid_out: Any  # [R H V]
     post: Any  # [B F]
     activation: Any  # None for ReLU: post > 0 tells it
 
@@ -159,31 +167,47 @@ def _collect(ids, weights, dy, totals):
         _add_up(where[starts[i] : starts[i + 1]], weights, dy, totals[i])
 
 
-def look(definition: Any, scores: Any, v: Any, reads: Any, rows: Any, activation: str) -> Any:
-    (R, H, K), (B, T) = v.shape, rows.shape
-    if not fits(scores, v, *reads) or not isinstance(rows, np.ndarray) or B == 0 or SHORTER * T > K:
+def paid(definition: Any, v: Any, reads: Any, positions: int) -> Any:
+    (R, H, K), ways = v.shape, (reads.attn_in, reads.attn_out)
+    if not fits(v, *reads) or SHORTER * positions > K:
+        return definition(v, reads, positions)
+    by_head, found = np.ascontiguousarray(v.transpose(1, 0, 2)), [np.empty((R, H, w.shape[1]), v.dtype) for w in ways]
+    n = parts(sum(x.size for x in found))
+
+    def pay(part: int) -> None:
+        some = slice(H * part // n, H * (part + 1) // n)
+        for way, own in zip(ways, found, strict=True):
+            np.matmul(by_head[some], way.reshape(H, K, -1)[some], out=own.transpose(1, 0, 2)[some])
+
+    threads.spread(pay, n)
+    return Paid(by_head, *found)
+
+
+def look(definition: Any, scores: Any, v: Any, reads: Any, rows: Any, activation: str, known: Any = None) -> Any:
+    (B, T), H = rows.shape, v.shape[1]
+    known = paid(lambda *_: None, v, reads, T) if known is None else known
+    if known is None or not fits(scores, v) or not isinstance(rows, np.ndarray) or B == 0:
         return definition(scores, v, reads, rows, activation)
-    by_head, pattern = np.ascontiguousarray(v.transpose(1, 0, 2)), np.empty((B, T, H), v.dtype)
+    pattern = np.empty((B, T, H), v.dtype)
     _weigh(rows, scores[0], pattern)
 
-    def add_up(base: Any, way: Any, relu: bool) -> tuple[Any, Any]:
-        paid, y = np.empty((R, H, way.shape[1]), v.dtype), np.empty((B, way.shape[1]), v.dtype)
-        np.matmul(by_head, way.reshape(H, K, -1), out=paid.transpose(1, 0, 2))
-        _mix(rows, pattern, base, paid, y, relu)
-        return y, paid
+    def add_up(base: Any, table: Any, relu: bool) -> Any:
+        y = np.empty((B, table.shape[2]), v.dtype)
+        _mix(rows, pattern, base, table, y, relu)
+        return y
 
-    post, paid_in = add_up(reads.base_in, reads.attn_in, activation == "relu")
-    direct, paid_out = add_up(reads.base_out, reads.attn_out, False)
+    post = add_up(reads.base_in, known.into, activation == "relu")
+    direct = add_up(reads.base_out, known.out, False)
     c_act = None
     if activation != "relu":
         post, c_act = activations.forward(post, activation)
-    return post, direct, Looked(reads, by_head, rows, pattern, paid_in, paid_out, post, c_act)
+    return post, direct, Looked(reads, known, rows, pattern, post, c_act)
 
 
 def look_backward(definition: Any, dpost: Any, dlogits: Any, c: Any) -> Any:
     if not isinstance(c, Looked):
         return definition(dpost, dlogits, c)
-    (H, R, K), (B, T, _), U, kind = c.v.shape, c.pattern.shape, len(c.reads.base_in), c.v.dtype
+    (H, R, K), (B, T, _), U, kind = c.paid.v.shape, c.pattern.shape, len(c.reads.base_in), c.paid.v.dtype
     dpost, dlogits = np.ascontiguousarray(dpost), np.ascontiguousarray(dlogits)
     if c.activation is None:
         dpre = np.empty_like(dpost)
@@ -192,22 +216,26 @@ def look_backward(definition: Any, dpost: Any, dlogits: Any, c: Any) -> Any:
         dpre = activations.backward(dpost, c.activation)
     dpattern, dv, ones = np.zeros((B, T, H), kind), np.zeros((H, R, K), kind), np.ones((B, 1), kind)
 
-    def send_back(dy: Any, paid: Any, way: Any) -> tuple[Any, Any]:
-        dpaid, dbase = np.zeros_like(paid), np.zeros((U, dy.shape[1]), kind)
-        _feel(c.rows, dy, paid, dpattern)
+    def send_back(dy: Any, table: Any, way: Any) -> tuple[Any, Any]:
+        dpaid, dbase = np.zeros_like(table), np.zeros((U, dy.shape[1]), kind)
+        _feel(c.rows, dy, table, dpattern)
         for position in range(T):
             _collect(c.rows[:, position], c.pattern[:, position], dy, dpaid)
         _collect(c.rows[:, -1] - (R - U), ones, dy, dbase[:, None])
         dpaid = dpaid.transpose(1, 0, 2)
         np.add(dv, dpaid @ way.reshape(H, K, -1).transpose(0, 2, 1), out=dv)
-        return dbase, (c.v.transpose(0, 2, 1) @ dpaid).reshape(way.shape)
+        return dbase, (c.paid.v.transpose(0, 2, 1) @ dpaid).reshape(way.shape)
 
-    dbase_in, dattn_in = send_back(dpre, c.paid_in, c.reads.attn_in)
-    dbase_out, dattn_out = send_back(dlogits, c.paid_out, c.reads.attn_out)
+    dbase_in, dattn_in = send_back(dpre, c.paid.into, c.reads.attn_in)
+    dbase_out, dattn_out = send_back(dlogits, c.paid.out, c.reads.attn_out)
     dscores = np.zeros((1, H, U, R), kind)
     _weigh_backward(c.rows, dpattern, c.pattern, dscores[0])
     d = c.reads._replace(base_in=dbase_in, base_out=dbase_out, attn_in=dattn_in, attn_out=dattn_out)
     return dscores, np.ascontiguousarray(dv.transpose(1, 0, 2)), d
 
 
-KERNELS = {"models.circuits.look": look, "models.circuits.look_backward": look_backward}
+KERNELS = {
+    "models.circuits.look": look,
+    "models.circuits.look_backward": look_backward,
+    "models.circuits.paid": paid,
+}

@@ -30,7 +30,7 @@ Source    Elhage et al. 2021, A mathematical framework for Transformer circuits;
           (the neuron-logit map). Every step: docs/derivations/circuits.md
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Inexact, Integer
 
@@ -60,6 +60,7 @@ class Circuits(NamedTuple):
     v: Inexact[Array, "R H K"]
     reads: Reads
     mlp_out: Inexact[Array, "F V"]
+    paid: Any = None  # what a kernel has at hand
 
 
 class Origin(NamedTuple):
@@ -104,7 +105,14 @@ def multiply_out(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> 
     base_in, base_out = base_in if mlp.b_in is None else base_in + mlp.b_in, base_out if b_U is None else base_out + b_U
     W_O = array_namespace(last).reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
     reads = Reads(base_in, base_out, W_O @ mlp.W_in, W_O @ W_U)
-    return Circuits(scores, rows.v, reads, mlp.W_out @ W_U), Origin(p, rows)
+    found = Circuits(scores, rows.v, reads, mlp.W_out @ W_U, paid(rows.v, reads, tokens.shape[1]))
+    return found, Origin(p, rows)
+
+
+@fused
+def paid(v: Inexact[Array, "R H K"], reads: Reads, positions: int) -> Any:
+    """What a kernel of `look` has once, for all examples of so many positions; the definition needs nothing."""
+    return None
 
 
 def multiply_out_backward(d: Circuits, c: Origin, cfg: ModelConfig) -> Params:
@@ -147,7 +155,7 @@ def _W_U(p: Params) -> Inexact[Array, "D V"]:
 
 def forward(p: Circuits, rows: Integer[Array, "B T"], cfg: ModelConfig) -> tuple[Inexact[Array, "B 1 V"], Cache]:
     """The logits of the last position. rows: where an example's tokens stand (`Rows.seats`)."""
-    post, direct, looked = look(p.scores, p.v, p.reads, rows, cfg.activation)
+    post, direct, looked = look(p.scores, p.v, p.reads, rows, cfg.activation, p.paid)
     logits = post @ p.mlp_out + direct
     return logits[:, None, :], Cache(looked, post, p.mlp_out)
 
@@ -166,6 +174,7 @@ def look(
     reads: Reads,
     rows: Integer[Array, "B T"],
     activation: str,
+    paid: Any = None,
 ) -> tuple[Inexact[Array, "B F"], Inexact[Array, "B V"], Looked]:
     """Each example's post, what its logits have without the neurons, and what the backward needs."""
     z, pattern = tables.look(scores, v, rows)

@@ -24,7 +24,7 @@ from .objective import Met, Objective, Scores, forward, judge, meet, meet_again
 
 __all__ = ["chunk", "judged", "names", "splits", "summarise"]
 
-CHUNK = 8192  # examples that are evaluated at once, at most
+CHUNK = 16384  # examples that are evaluated at once, at most
 LOGITS = 1 << 22  # numbers that they may have as logits: 16 MB, in float32
 
 

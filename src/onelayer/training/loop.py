@@ -9,13 +9,17 @@ neither moves a boundary.
 At a boundary, in this order: evaluate and write the line; look whether to stop; write a checkpoint if one is due or the
 run stops. A checkpoint notes how far the metrics had come (bytes and SHA-256); a resume cuts them back to there, and
 takes an older checkpoint where either does not verify.
+
+A checkpoint is written beside the next steps, on a thread of its own. The next boundary waits for it, and so does the
+end of the session, however it comes; what went wrong is raised there, and `Checkpointed` told.
 """
 
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -238,6 +242,8 @@ class _Session:
         self.say = speak(self.task, self.engine.objective.model) if speak and self.task.text is not None else None
         self.log: metrics.MetricsLog
         self.bests: list[int] = []  # steps at which the run was better than ever before
+        self.writer: ThreadPoolExecutor
+        self.writing: Future[Checkpointed] | None = None  # the checkpoint under way
 
     def under(self, config: RunConfig) -> "_Session":
         """The same task under another config."""
@@ -250,8 +256,12 @@ class _Session:
         notes += [str(warning) for warning in self.task.facts.get("warnings", ())]
         found, state = self._restore(notes)
         size = found.about["metrics"]["bytes"] if found else 0
-        with metrics.MetricsLog(self.path / "metrics.jsonl", size) as self.log, Stop() as stop:
-            result = self._advance(found, state, stop, notes)
+        log, writer = metrics.MetricsLog(self.path / "metrics.jsonl", size), ThreadPoolExecutor(1, "checkpoint")
+        with log as self.log, writer as self.writer, Stop() as stop:
+            try:
+                result = self._advance(found, state, stop, notes)
+            except StorageError as error:
+                raise StorageError(f"{error}. {self._good()}") from error
         replace_file(self.path / "result.json", run_directory.pretty(result.as_dict()))
         self.callback(Finished(result))
         return result
@@ -271,11 +281,13 @@ class _Session:
             return before + time.monotonic() - begun
 
         def ended(status: str, reason: str) -> Result:
+            self._written()
             times = busy, self.measuring, int(tokens)
             return Result(self.path, status, reason, step, seconds(), figures, record, self.facts, stop.signal, *times)
 
         try:
             while True:
+                self._written()
                 late = config.seconds is not None and seconds() >= config.seconds  # a boundary may be far
                 if (evaluates(config, step) or late) and record.get("step", -1) < step:
                     record = self._measure(state, step, last)
@@ -306,8 +318,6 @@ class _Session:
                 self.callback(Advanced(step, last["loss"], seconds(), tokens / max(busy, 1e-9)))
         except Diverged as error:
             return ended("diverged", str(error))
-        except StorageError as error:
-            raise StorageError(f"{error}. {self._good()}") from error
 
     def _measure(self, state: TrainState, step: int, last: dict[str, float]) -> dict[str, Any]:
         """One line of metrics.jsonl: the last step's loss and gradient norm, both splits, the weights' norm, and what a
@@ -341,33 +351,43 @@ class _Session:
         return None
 
     def _save(self, state: TrainState, step: int, seconds: float, whole: bool) -> None:
-        """A checkpoint, or the model alone where only looking back asks for it."""
+        """Begin a checkpoint, or the model alone where only looking back asks for it."""
         host = self.engine.to_host(state)
         model, optimizer = flatten(host.params), flatten(host.opt_state)
         for part, tensors in (("update", model), ("optimizer's state", optimizer)):
             if (name := checkpoint.non_finite(tensors)) is not None:
                 raise Diverged(step, name, part)
-        if whole:
-            self.log.flush()
         about = {
             "seconds": seconds,
             "metrics": {"bytes": self.log.size, "sha256": self.log.sha256},
             "config": self.config.as_dict(),
         }
-        flush = whole or step in self.bests[-1:]
-        path = checkpoint.save(self.checkpoints, step, model, optimizer if whole else None, about, flush)
-        self._prune(step)
-        self.callback(Checkpointed(step, path))
+        flush, bests = whole or step in self.bests[-1:], tuple(self.bests)
 
-    def _prune(self, step: int) -> None:
+        def write() -> Checkpointed:
+            if whole:
+                self.log.flush()
+            path = checkpoint.save(self.checkpoints, step, model, optimizer if whole else None, about, flush)
+            self._prune(step, bests)
+            return Checkpointed(step, path)
+
+        self.writing = self.writer.submit(write)
+
+    def _written(self) -> None:
+        """The checkpoint under way, if there is one, is on the disk when this returns."""
+        if self.writing is not None:
+            writing, self.writing = self.writing, None
+            self.callback(writing.result())
+
+    def _prune(self, step: int, bests: Collection[int]) -> None:
         """Keep what resuming needs, what is pinned, and what the run chose: as of each checkpoint it may go back to."""
         config = self.config
         keep = config.checkpoint.keep
         due = averaged(config, step, keep - 1)
         back = [at for at in checkpoint.steps(self.checkpoints) if checkpoint.is_whole(self.checkpoints / f"step-{at}")]
-        chosen = {max((best for best in self.bests if best <= at), default=0) for at in (*back[-keep:], step)}
-        passing = {*self.bests, *(range(0, step, config.checkpoint.every) if config.checkpoint.average else ())}
-        wanted = pinned(config, step) | {*due, *(chosen if self.bests else ())}
+        chosen = {max((best for best in bests if best <= at), default=0) for at in (*back[-keep:], step)}
+        passing = {*bests, *(range(0, step, config.checkpoint.every) if config.checkpoint.average else ())}
+        wanted = pinned(config, step) | {*due, *(chosen if bests else ())}
         checkpoint.prune(self.checkpoints, keep, wanted, passing)
 
     def _restore(self, notes: list[str]) -> tuple[Checkpoint | None, TrainState]:

@@ -112,9 +112,17 @@ def backward(dlogits: Array, cache: Any, objective: Objective) -> Any:
 
 
 def loss_and_grads(
-    params: Any, batch: Batch, objective: Objective, ahead: tuple[Array, Any] | None = None
+    params: Any,
+    batch: Batch,
+    objective: Objective,
+    ahead: tuple[Array, Any] | None = None,
+    among: float | None = None,
 ) -> tuple[Array, Any]:
-    """The mean loss over the batch, and its gradient. ahead: `forward` of the same, if already known."""
+    """The mean loss over the batch, and its gradient.
+
+    ahead: `forward` of the same, if already known.
+    among: the batch is a part of one whose targets weigh so much: its share in the loss of that one, and the gradient.
+    """
     met = meet(params, batch, objective)
     logits, cache = forward(met.params, met.batch, objective) if ahead is None else ahead
     xp = array_namespace(logits)
@@ -127,8 +135,17 @@ def loss_and_grads(
         temperature=objective.temperature,
         variant=objective.variant,
     )
-    dlogits = xp.astype(cross_entropy.backward(c), logits.dtype)
+    dlogits = cross_entropy.backward(c)
+    if among is not None:
+        share = weight(batch) / among
+        loss, dlogits = share * loss, share * dlogits
+    dlogits = xp.astype(dlogits, logits.dtype)
     return loss, to_parameters(backward(dlogits, cache, objective), met, objective)
+
+
+def weight(batch: Batch) -> float:
+    """Of its targets together."""
+    return float(np.prod(batch.targets.shape)) if batch.weights is None else float(batch.weights.sum())
 
 
 class Scores(NamedTuple):
@@ -147,20 +164,21 @@ def accumulated(
     each: Callable[[Callable[[int], Any], Sequence[int]], Iterable[Any]] = map,
     ahead: Sequence[tuple[Array, Any]] | None = None,
     gradient: Callable[..., tuple[Array, Any]] = loss_and_grads,
+    among: float | None = None,
 ) -> tuple[Array, Any]:
     """`loss_and_grads` of all the parts as one batch: each counts by its targets' weight.
 
-    loss = Σ n_i loss_i / Σ n_i, and so the gradient; n_i is the sum of the weights of part i.
+    loss = Σ n_i loss_i / Σ n_i, and so the gradient; n_i is the sum of the weights of part i. A part's share
+    n_i / Σ n_i is in its ∂logits already, so that no gradient needs to be multiplied by it.
     each: `map` takes one part after the other, in the memory of one; `threads.together` takes them side by side.
     ahead: `forward` of each part, if already known.   gradient: how a part's is had.
     """
-    amounts = [float(np.prod(b.targets.shape)) if b.weights is None else float(b.weights.sum()) for b in parts]
-    told = [i for i, amount in enumerate(amounts) if amount > 0]  # a part of padding alone has nothing to say
+    weights = [weight(part) for part in parts]
+    told = [i for i, w in enumerate(weights) if w > 0]  # a part of padding alone has nothing to say
+    among = sum(weights) if among is None else among
 
     def own(i: int) -> tuple[Array, Any]:
-        loss, grads = gradient(params, parts[i], objective, None if ahead is None else ahead[i])
-        share = amounts[i] / sum(amounts)
-        return share * loss, map_tree(lambda g: share * g, grads)
+        return gradient(params, parts[i], objective, None if ahead is None else ahead[i], among)
 
     found = iter(each(own, told))
     loss, grads = next(found)

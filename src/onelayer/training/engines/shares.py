@@ -47,15 +47,17 @@ def forwards(params: Any, batch: Batch, objective: Objective) -> Ahead:
         return Ahead(met, threads.together(lambda part: forward(met.params, part, objective), parts))
 
 
-def gradient(params: Any, batch: Batch, objective: Objective, ahead: Ahead | None = None) -> tuple[Array, Any]:
+def gradient(
+    params: Any, batch: Batch, objective: Objective, ahead: Ahead | None = None, among: float | None = None
+) -> tuple[Array, Any]:
     """`loss_and_grads`, share by share. ahead: `forwards` of the same arguments, if already known."""
     with alone(batch, objective):
         met, known = (meet(params, batch, objective), None) if ahead is None else ahead
         parts = shares(met.batch, objective)
         if len(parts) == 1:
-            loss, grads = loss_and_grads(met.params, met.batch, objective, None if known is None else known[0])
+            loss, grads = loss_and_grads(met.params, met.batch, objective, None if known is None else known[0], among)
         else:
-            loss, grads = accumulated(met.params, parts, objective, threads.together, known)
+            loss, grads = accumulated(met.params, parts, objective, threads.together, known, among=among)
         return loss, to_parameters(grads, met, objective)
 
 
