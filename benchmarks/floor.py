@@ -53,9 +53,9 @@ def linear(rows: int, D: int, F: int) -> Work:
     return Work([(x, W), (dy, W.T), (x.T, dy)])
 
 
-def block(B: int, T: int, D: int, F: int, H: int, causal: bool) -> Work:
-    """Self-attention and a feed-forward network."""
-    given = linear(B * T, D, 3 * D) + linear(B * T, D, D) + forward(B * T, D, F)
+def block(B: int, T: int, D: int, F: int, H: int, causal: bool, tables: int | None = None) -> Work:
+    """Self-attention and a feed-forward network. tables: from so many rows, the first queries, keys and values."""
+    given = linear(tables or B * T, D, 3 * D) + linear(B * T, D, D) + forward(B * T, D, F)
     return given + Work([], [Heads(B, T, T, H, D // H, causal)])
 
 
@@ -81,14 +81,15 @@ def grokking(share: int) -> Work:
 
 def language(share: int, layers: int = 1) -> Work:
     B, work = 64 // share, linear(64 * 64 // share, 128, language_model.V)
-    for _ in range(layers):
-        work += block(B, 64, 128, 512, 4, causal=True)
+    for layer in range(layers):
+        work += block(B, 64, 128, 512, 4, causal=True, tables=None if layer else (language_model.V + 64) // share)
     return work
 
 
 def both(share: int) -> Work:
     B, T = encoder_decoder.B // share, encoder_decoder.L
-    encoder, decoder = block(B, T, 128, 512, 4, causal=False), block(B, T, 128, 512, 4, causal=True)
+    tables = (encoder_decoder.V + T) // share
+    encoder, decoder = (block(B, T, 128, 512, 4, causal, tables) for causal in (False, True))
     return encoder + decoder + cross(B, T, T, 128, 4) + linear(B * T, 128, encoder_decoder.V)
 
 

@@ -40,8 +40,10 @@ def forward(params: Any, batch: Batch, cfg: ModelConfig, tap: Tap = keep) -> tup
     """The logits that the batch's targets judge, and the cache, of either model."""
     if cfg.architecture == "decoder_only":
         return decoder_only.forward(params, batch.tokens, cfg, read=batch.targets.shape[1], ids=batch.ids, tap=tap)
-    ids, present = {"source_ids": batch.source_ids, "target_ids": batch.ids}, batch.source_mask
-    return encoder_decoder.forward(params, batch.source, batch.tokens, cfg, source_present=present, tap=tap, **ids)
+    return encoder_decoder.forward(
+        params, batch.source, batch.tokens, cfg,
+        source_present=batch.source_mask, source_ids=batch.source_ids, target_ids=batch.ids, tap=tap,
+    )  # fmt: skip
 
 
 def backward(dlogits: Array, cache: Any, cfg: ModelConfig, tap: Tap = keep) -> Any:
