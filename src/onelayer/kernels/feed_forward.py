@@ -3,7 +3,7 @@
 Forward   pre = x W_in + b_in of the block; function and slope (activations.py), one of them where pre lies;
           y = post W_out + b_out
 Backward  ∂post = ∂y W_outᵀ of the block, which becomes ∂pre where it lies and is summed for ∂b_in in the same pass;
-          ∂x = ∂pre W_inᵀ; ∂W_in and ∂W_out get what the block adds to them. Of ∂post and ∂pre there is a block at a time.
+          ∂x = ∂pre W_inᵀ; ∂W_in and ∂W_out get what the block adds to them. There is only ever a block of ∂post, ∂pre.
 
 Widths are rounded up to whole lanes (lanes.py), weights and biases with zeros.
 Without a tap, for the functions of activations.IN_PLACE; all else is the definition's.
@@ -90,10 +90,10 @@ def backward(definition: Any, dy: Any, c: Any, tap: Any = keep) -> Any:
     p, rows = c.p, widened(np.ascontiguousarray(dy).reshape(-1, dy.shape[-1]))
     (D, F), wide, n, kind = p.W_in.shape, c.post.shape[1], parts(c.post.size), dy.dtype
     dx, blocks = aligned(rows.shape, kind), aligned((n, BLOCK, wide), kind)
-    given = (rows, c.x, c.post, c.slope, dx), (panels(widened(p.W_out.T)), panels(widened(p.W_in.T)))
-    shapes = (D, wide), (1, wide), (F, rows.shape[1]), (1, rows.shape[1])
-    sums = [np.zeros((n, *shape), kind) for shape in shapes]
-    spread(_backward, c.post.size, given[0], (*given[1], c.kind, blocks, *sums, np.zeros((1, max(wide, rows.shape[1])), kind)))
+    weights, nothing = (panels(widened(W.T)) for W in (p.W_out, p.W_in)), np.zeros((1, max(wide, dx.shape[1])), kind)
+    sums = [np.zeros((n, *shape), kind) for shape in ((D, wide), (1, wide), (F, dx.shape[1]), (1, dx.shape[1]))]
+    given = rows, c.x, c.post, c.slope, dx
+    spread(_backward, c.post.size, given, (*weights, c.kind, blocks, *sums, nothing))
     dW_in, db_in, dW_out, db_out = (
         cut(a[0] if n == 1 else a.sum(axis=0), N) for a, N in zip(sums, (F, F, D, D), strict=True)
     )

@@ -35,7 +35,7 @@ WORTHWHILE = 1 << 18  # multiplications below which arranging and calling cost m
 def _of(load: Any, each: Any) -> Any:
     @lent
     def tile(c, a, b, start):
-        """ROWS rows c = start + Σ a[:, k] b[k]. start: one row for all, or c itself. Of fewer, the last is done again."""
+        """ROWS rows c = start + Σ a[:, k] b[k]. start: one row for all, or c. Of fewer, the last is done again."""
         end, whole = c.shape[0] - 1, start.shape[0] > 1
         i1, i2, i3, i4, i5 = min(1, end), min(2, end), min(3, end), min(4, end), min(5, end)
         s1, s2, s3, s4, s5 = (i1, i2, i3, i4, i5) if whole else (0, 0, 0, 0, 0)
@@ -144,7 +144,7 @@ def whole(n: int, dtype: Any) -> int:
 def widened(a: Any) -> np.ndarray:
     """With zeros to the right until the rows are whole lanes; itself, if they are."""
     N = whole(a.shape[1], a.dtype)
-    if N == a.shape[1]:
+    if a.shape[1] == N:
         return a
     wide = np.zeros((len(a), N), a.dtype)
     wide[:, : a.shape[1]] = a
