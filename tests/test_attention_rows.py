@@ -26,6 +26,7 @@ def drawn(method: positions.Method, size: Size) -> attention.Params:
 
 def agree(p: attention.Params, x_q: Any, x_k: Any, places: Places, method: positions.Method, same: bool = True) -> None:
     dout = random(*x_q.shape)
+
     def both() -> tuple[Any, Any]:
         out, c = attention.forward(p, x_q, x_k, places, method)
         dx_q, dx_k, d = attention.backward(dout, c, method)

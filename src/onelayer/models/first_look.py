@@ -166,9 +166,7 @@ def tabulate_backward(d: Any, c: Stack, cfg: ModelConfig) -> tuple[Array, Any, n
             d_ln1 = rms_norm.Params(d_gain)
     d_pos = position.encode_x_backward(dP[None], c.pos_embed)[1] if position.has("embedding") else None
     db = None if c.attn.b_Q is None else db
-    (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = attention_rows.joint_backward(
-        linear.Params(dW, db), c.attn, position
-    )
+    (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = attention_rows.joint_backward(linear.Params(dW, db), c.attn, position)
     d_attn = attention.Params(dW_Q, dW_K, dW_V, d.W_O, db_Q, db_K, db_V, d.b_O, d.pos)
     return cfg.scale * dE, d_pos, d_ln1, d_attn
 
