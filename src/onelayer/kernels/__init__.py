@@ -23,6 +23,7 @@ FILES = (
     "cross_entropy",
     "embedding",
     "feed_forward",
+    "halves",
     "first_look",
     "linear",
     "norms",

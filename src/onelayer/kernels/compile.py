@@ -47,14 +47,15 @@ def lent(f: Callable[..., Any]) -> Any:
 
 def strided(*kinds: Any) -> Callable[[Callable[..., Any]], Any]:
     """`lent`, once for each precision whatever the strides: a long kernel is compiled for seconds. kinds, of the
-    arguments after `first` and `part`: how many axes, where it is an array of real numbers, or numba's type.
-    The last argument is such an array."""
+    arguments after `first` and `part`: how many axes, where it is an array of real numbers (0: one such number), or
+    numba's type. The last argument is such an array."""
 
     def decorate(f: Callable[..., Any]) -> Any:
         @cache
         def of(number: Any) -> Any:
-            arrays = (types.Array(number, kind, "A") if isinstance(kind, int) else kind for kind in kinds)
-            return _compile(f, "reassoc", "contract", "nsz", _nrt=False, signature=types.void(intp, intp, *arrays))
+            real = (number if kind == 0 else types.Array(number, kind, "A") for kind in kinds if isinstance(kind, int))
+            given = (next(real) if isinstance(kind, int) else kind for kind in kinds)
+            return _compile(f, "reassoc", "contract", "nsz", _nrt=False, signature=types.void(intp, intp, *given))
 
         return lambda *args: of(numba.from_dtype(args[-1].dtype))(*map(_writable, args))
 

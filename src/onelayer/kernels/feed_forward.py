@@ -17,25 +17,102 @@ from numba import types
 from ..arrays import aligned, keep
 from .activations import IN_PLACE, act
 from .compile import fits, lent, parts, spread, strided
-from .lanes import choose, fill, lanes, load, store
-from .product import BLOCK, cut, multiply_rows, outer_rows, panels, widened
+from .lanes import choose, dense, fill, lanes, load, store
+from .norms import layer_rows, layer_rows_backward, rms_rows, rms_rows_backward
+from .product import BLOCK, cut, multiply_rows, outer_rows, panels, whole, widened
+
+
+LAYER, RMS = 1, 2
+
+
+class Norm(NamedTuple):
+    kind: int = 0  # 0: there is none
+    gain: Any = None
+    bias: Any = None
+    eps: float = 0.0
+
+    def of(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gain and bias, zeros where there is none."""
+        none = np.zeros(x.shape[-1], x.dtype)
+        return none if self.gain is None else self.gain, none if self.bias is None else self.bias
+
+
+NONE = Norm()
 
 
 class Cache(NamedTuple):
     p: Any
     x: np.ndarray  # as rows
+    x_hat: np.ndarray
+    rstd: np.ndarray
     post: np.ndarray
     slope: np.ndarray  # of ReLU: post, for post > 0 tells it
     kind: int
+    norm: Norm
+    before: bool
+    skip: bool
 
 
-@strided(2, 2, 2, 2, types.int64, 3, 2, 3, 2)
-def _forward(first, part, x, pre, post, y, kind, W_in, b_in, W_out, b_out):
+@lent
+def _normed(x, x_hat, rstd, y, norm, gain, bias, eps):
+    if norm == LAYER:
+        layer_rows(x, x_hat, rstd, y, gain, bias, eps)
+    else:
+        rms_rows(x, x_hat, rstd, y, gain, eps)
+
+
+@lent
+def _normed_backward(dy, x_hat, rstd, dx, norm, gain, dgain, dbias):
+    if norm == LAYER:
+        layer_rows_backward(dy, x_hat, rstd, dx, gain, dgain, dbias)
+    else:
+        rms_rows_backward(dy, x_hat, rstd, dx, gain, dgain)
+
+
+@lent
+def _add(rows, more):
+    for i in range(rows.shape[0]):
+        row, other = dense(rows[i]), dense(more[i])
+        for j in range(row.size):
+            row[j] += other[j]
+
+
+@lent
+def _scale(x_hat, y, gain, bias):
+    """What a norm gave."""
+    gain, bias = dense(gain), dense(bias)
+    for i in range(y.shape[0]):
+        hat, row = dense(x_hat[i]), dense(y[i])
+        for j in range(row.size):
+            row[j] = gain[j] * hat[j] + bias[j]
+
+
+@lent
+def _copy(rows, there):
+    for i in range(rows.shape[0]):
+        row, to = dense(rows[i]), dense(there[i])
+        for j in range(row.size):
+            to[j] = row[j]
+
+
+@strided(2, 2, 1, 2, 2, 2, *(types.int64,) * 4, 0, 1, 1, 3, 3, 2, 3, 2)
+def _forward(
+    first, part, x, x_hat, rstd, pre, post, y, kind, norm, before, skip, eps, gain, bias, rooms, W_in, b_in, W_out, b_out
+):  # fmt: skip
+    D = x.shape[1]
     for i in range(0, len(x), BLOCK):
         end = min(i + BLOCK, len(x))
-        multiply_rows(x[i:end], pre[i:end], W_in, b_in)
+        given, out, room = x[i:end], y[i:end], rooms[part, : end - i]
+        read, said = (room, out) if before else (given, room if norm else out)
+        if before:
+            _normed(given, x_hat[i:end], rstd[i:end], read, norm, gain, bias, eps)
+        multiply_rows(read, pre[i:end], W_in, b_in)
         act(pre[i:end], post[i:end], kind)
-        multiply_rows(post[i:end], y[i:end], W_out, b_out)
+        multiply_rows(post[i:end], said, W_out, b_out)
+        if skip:
+            _add(said[:, :D], given)
+        if norm and not before:
+            _normed(said[:, :D], x_hat[i:end], rstd[i:end], out[:, :D], norm, gain, bias, eps)
 
 
 @lent
@@ -57,48 +134,85 @@ def _add_up(rows, sums):
             store(sums, 0, j, load(sums, 0, j) + load(rows, i, j))
 
 
-@strided(2, 2, 2, 2, 2, 3, 3, types.int64, 3, 3, 3, 3, 3, 2)
+@strided(2, 2, 2, 1, 2, 2, 2, *(types.int64,) * 4, 1, 1, 3, 3, *(3,) * 3, 2, 2, *(3,) * 4, 2)
 def _backward(
-    first, part, dy, x, post, slope, dx, W_out, W_in, kind, blocks, dW_in, db_in, dW_out, db_out, nothing
+    first, part, dy, x, x_hat, rstd, post, slope, dx, kind, norm, before, skip, gain, bias, W_out, W_in,
+    asks, blocks, rooms, dgain, dbias, dW_in, db_in, dW_out, db_out, nothing,
 ):  # fmt: skip
+    D, dgain, dbias = x.shape[1], dgain[part], dbias[part]
     dW_in, db_in, dW_out, db_out = dW_in[part], db_in[part], dW_out[part], db_out[part]
     for i in range(0, len(x), BLOCK):
         end = min(i + BLOCK, len(x))
-        asked, d = dy[i:end], blocks[part, : end - i]
+        asked, d, room, felt = asks[part, : end - i], blocks[part, : end - i], rooms[part, : end - i], dx[i:end]
+        if norm and not before:
+            _normed_backward(dy[i:end], x_hat[i:end], rstd[i:end], asked[:, :D], norm, gain, dgain, dbias)
+        else:
+            _copy(dy[i:end], asked)
         multiply_rows(asked, d, W_out, nothing)
         _send_through(d, slope[i:end], kind == 0, db_in)
-        multiply_rows(d, dx[i:end], W_in, nothing)
-        outer_rows(x[i:end].T, dW_in, d, dW_in)
+        read = x[i:end]
+        if before:
+            read = room
+            _scale(x_hat[i:end], room[:, :D], gain, bias)
+        outer_rows(read.T, dW_in, d, dW_in)
         outer_rows(post[i:end].T, dW_out, asked, dW_out)
         _add_up(asked, db_out)
+        if before:
+            multiply_rows(d, room, W_in, nothing)
+            _normed_backward(room[:, :D], x_hat[i:end], rstd[i:end], felt[:, :D], norm, gain, dgain, dbias)
+        else:
+            multiply_rows(d, felt, W_in, nothing)
+        if skip:
+            _add(felt[:, :D], asked)
 
 
-def forward(definition: Any, p: Any, x: Any, activation: str, tap: Any = keep) -> Any:
-    if tap is not keep or activation not in IN_PLACE or not fits(x, *p) or x.size == 0:
-        return definition(p, x, activation, tap)
-    rows, W_in, kind = x.reshape(-1, x.shape[-1]), widened(p.W_in), IN_PLACE.index(activation)
+def run(p: Any, x: Any, activation: str, norm: Norm = NONE, before: bool = False, skip: bool = False) -> Any:
+    """The network of x, or of its norm, with x added where `skip`, normed after where a norm is not before."""
+    rows, W_in, kind, D = x.reshape(-1, x.shape[-1]), widened(p.W_in), IN_PLACE.index(activation), x.shape[-1]
     b_in, b_out = _row(p.b_in, p.W_in), _row(p.b_out, p.W_out)
     pre, y = (aligned((len(rows), wide), x.dtype) for wide in (W_in.shape[1], b_out.shape[1]))
     post = pre if activation == "relu" else aligned(pre.shape, x.dtype)
-    spread(_forward, pre.size, (rows, pre, post, y), (kind, panels(W_in), b_in, panels(p.W_out), b_out))
-    return cut(y, x.shape[-1]).reshape(x.shape), Cache(p, rows, post, pre, kind)
+    x_hat = aligned(rows.shape, x.dtype) if norm.kind else rows
+    rstd, rooms = np.empty(len(rows), x.dtype), aligned((parts(pre.size), BLOCK, y.shape[1]), x.dtype)
+    gain, bias = norm.of(x)
+    how = kind, norm.kind, before, skip, x.dtype.type(norm.eps), gain, bias
+    weights = panels(W_in), b_in, panels(p.W_out), b_out
+    spread(_forward, pre.size, (rows, x_hat, rstd, pre, post, y), (*how, rooms, *weights))
+    return cut(y, D).reshape(x.shape), Cache(p, rows, x_hat, rstd, post, pre, kind, norm, before, skip)
+
+
+def run_backward(dy: Any, c: Cache) -> tuple[np.ndarray, np.ndarray, np.ndarray, Any]:
+    """∂x, ∂gain, ∂bias and the parameters' gradients."""
+    p, rows, kind = c.p, np.ascontiguousarray(dy).reshape(-1, dy.shape[-1]), dy.dtype
+    (D, F), (N, wide), n, E = p.W_in.shape, c.post.shape, parts(c.post.size), whole(dy.shape[-1], kind)
+    dx, rooms = aligned((N, E), kind), [aligned((n, BLOCK, width), kind) for width in (E, wide, E)]
+    rooms[0][:] = 0  # beyond D
+    weights, nothing = (panels(widened(W.T)) for W in (p.W_out, p.W_in)), np.zeros((1, max(wide, E)), kind)
+    norms = np.zeros((2, n, D), kind)
+    sums = [np.zeros((n, *shape), kind) for shape in ((D, wide), (1, wide), (F, E), (1, E))]
+    how = c.kind, c.norm.kind, c.before, c.skip, *c.norm.of(rows)
+    given = rows, c.x, c.x_hat, c.rstd, c.post, c.slope, dx
+    spread(_backward, c.post.size, given, (*how, *weights, *rooms, *norms, *sums, nothing))
+    dW_in, db_in, dW_out, db_out = (
+        cut(a[0] if n == 1 else a.sum(axis=0), width) for a, width in zip(sums, (F, F, D, D), strict=True)
+    )
+    grads = dW_in, None if p.b_in is None else db_in[0], dW_out, None if p.b_out is None else db_out[0]
+    return cut(dx, D).reshape(dy.shape), *norms.sum(axis=1), type(p)(*grads)
+
+
+def takes(p: Any, x: Any, activation: str, tap: Any) -> bool:
+    return tap is keep and activation in IN_PLACE and fits(x, *p) and x.size > 0
+
+
+def forward(definition: Any, p: Any, x: Any, activation: str, tap: Any = keep) -> Any:
+    return run(p, x, activation) if takes(p, x, activation, tap) else definition(p, x, activation, tap)
 
 
 def backward(definition: Any, dy: Any, c: Any, tap: Any = keep) -> Any:
     if not isinstance(c, Cache):
         return definition(dy, c, tap)
-    p, rows = c.p, widened(np.ascontiguousarray(dy).reshape(-1, dy.shape[-1]))
-    (D, F), wide, n, kind = p.W_in.shape, c.post.shape[1], parts(c.post.size), dy.dtype
-    dx, blocks = aligned(rows.shape, kind), aligned((n, BLOCK, wide), kind)
-    weights, nothing = (panels(widened(W.T)) for W in (p.W_out, p.W_in)), np.zeros((1, max(wide, dx.shape[1])), kind)
-    sums = [np.zeros((n, *shape), kind) for shape in ((D, wide), (1, wide), (F, dx.shape[1]), (1, dx.shape[1]))]
-    given = rows, c.x, c.post, c.slope, dx
-    spread(_backward, c.post.size, given, (*weights, c.kind, blocks, *sums, nothing))
-    dW_in, db_in, dW_out, db_out = (
-        cut(a[0] if n == 1 else a.sum(axis=0), N) for a, N in zip(sums, (F, F, D, D), strict=True)
-    )
-    grads = dW_in, None if p.b_in is None else db_in[0], dW_out, None if p.b_out is None else db_out[0]
-    return cut(dx, D).reshape(dy.shape), p._replace(**dict(zip(p._fields, grads, strict=True)))
+    dx, _, _, d = run_backward(dy, c)
+    return dx, d
 
 
 def _row(b: Any, W: Any) -> np.ndarray:

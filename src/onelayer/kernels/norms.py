@@ -6,15 +6,16 @@ import numpy as np
 
 from ..arrays import aligned
 from ..layers import layer_norm, rms_norm
-from .compile import compiled, fits, parts, spread
+from .compile import fits, lent, parts, spread, strided
+from .lanes import dense
 
 
-@compiled
-def _layer_forward(first, part, x, x_hat, rstd, y, gain, bias, eps):
+@lent
+def layer_rows(x, x_hat, rstd, y, gain, bias, eps):
     D, number = x.shape[1], x.dtype.type
-    one, share = number(1), number(1 / D)
+    one, share, gain, bias = number(1), number(1 / D), dense(gain), dense(bias)
     for i in range(x.shape[0]):
-        row, hat, out = x[i], x_hat[i], y[i]
+        row, hat, out = dense(x[i]), dense(x_hat[i]), dense(y[i])
         mean = row.dtype.type(0)
         for j in range(D):
             mean += row[j]
@@ -30,13 +31,13 @@ def _layer_forward(first, part, x, x_hat, rstd, y, gain, bias, eps):
             out[j] = gain[j] * hat[j] + bias[j]
 
 
-@compiled
-def _layer_backward(first, part, dy, x_hat, rstd, dx, gain, dgain, dbias):
+@lent
+def layer_rows_backward(dy, x_hat, rstd, dx, gain, dgain, dbias):
     D = dy.shape[1]
     share = dy.dtype.type(1 / D)
-    own_gain, own_bias = dgain[part], dbias[part]
+    gain, own_gain, own_bias = dense(gain), dense(dgain), dense(dbias)
     for i in range(dy.shape[0]):
-        asked, hat, out = dy[i], x_hat[i], dx[i]
+        asked, hat, out = dense(dy[i]), dense(x_hat[i]), dense(dx[i])
         mean = asked.dtype.type(0)
         along = asked.dtype.type(0)
         for j in range(D):
@@ -52,35 +53,57 @@ def _layer_backward(first, part, dy, x_hat, rstd, dx, gain, dgain, dbias):
             out[j] = rstd[i] * (gain[j] * asked[j] - mean - hat[j] * along)
 
 
-@compiled
-def _rms_forward(first, part, x, x_hat, rms_inverse, y, gain, eps):
+@lent
+def rms_rows(x, x_hat, rms_inverse, y, gain, eps):
     D, number = x.shape[1], x.dtype.type
-    one, share = number(1), number(1 / D)
+    one, share, gain = number(1), number(1 / D), dense(gain)
     for i in range(x.shape[0]):
-        square = x.dtype.type(0)
+        row, hat, out = dense(x[i]), dense(x_hat[i]), dense(y[i])
+        square = number(0)
         for j in range(D):
-            square += x[i, j] * x[i, j]
+            square += row[j] * row[j]
         r = one / np.sqrt(square * share + eps)
         rms_inverse[i] = r
         for j in range(D):
-            hat = r * x[i, j]
-            x_hat[i, j] = hat
-            y[i, j] = gain[j] * hat
+            hat[j] = r * row[j]
+        for j in range(D):
+            out[j] = gain[j] * hat[j]
 
 
-@compiled
-def _rms_backward(first, part, dy, x_hat, rms_inverse, dx, gain, dgain):
+@lent
+def rms_rows_backward(dy, x_hat, rms_inverse, dx, gain, dgain):
     D = dy.shape[1]
-    share = dy.dtype.type(1 / D)
+    share, gain, own_gain = dy.dtype.type(1 / D), dense(gain), dense(dgain)
     for i in range(dy.shape[0]):
+        asked, hat, out = dense(dy[i]), dense(x_hat[i]), dense(dx[i])
         along = dy.dtype.type(0)
         for j in range(D):
-            along += gain[j] * dy[i, j] * x_hat[i, j]
+            along += gain[j] * asked[j] * hat[j]
         along *= share
         for j in range(D):
-            dgain[part, j] += dy[i, j] * x_hat[i, j]
+            own_gain[j] += asked[j] * hat[j]
         for j in range(D):
-            dx[i, j] = rms_inverse[i] * (gain[j] * dy[i, j] - x_hat[i, j] * along)
+            out[j] = rms_inverse[i] * (gain[j] * asked[j] - hat[j] * along)
+
+
+@strided(2, 2, 1, 2, 0, 1, 1)
+def _layer_forward(first, part, x, x_hat, rstd, y, eps, gain, bias):
+    layer_rows(x, x_hat, rstd, y, gain, bias, eps)
+
+
+@strided(2, 2, 1, 2, 1, 2, 2)
+def _layer_backward(first, part, dy, x_hat, rstd, dx, gain, dgain, dbias):
+    layer_rows_backward(dy, x_hat, rstd, dx, gain, dgain[part], dbias[part])
+
+
+@strided(2, 2, 1, 2, 0, 1)
+def _rms_forward(first, part, x, x_hat, rms_inverse, y, eps, gain):
+    rms_rows(x, x_hat, rms_inverse, y, gain, eps)
+
+
+@strided(2, 2, 1, 2, 1, 2)
+def _rms_backward(first, part, dy, x_hat, rms_inverse, dx, gain, dgain):
+    rms_rows_backward(dy, x_hat, rms_inverse, dx, gain, dgain[part])
 
 
 def _rows(x: Any) -> Any:
@@ -92,7 +115,7 @@ def layer_forward(definition: Any, p: Any, x: Any, eps: float = 1e-5) -> Any:
         return definition(p, x, eps)
     x_hat, y, rstd = aligned(x.shape, x.dtype), aligned(x.shape, x.dtype), np.empty((*x.shape[:-1], 1), x.dtype)
     rows = _rows(x), _rows(x_hat), rstd.reshape(-1), _rows(y)
-    spread(_layer_forward, x.size, rows, (p.gain, p.bias, x.dtype.type(eps)))
+    spread(_layer_forward, x.size, rows, (x.dtype.type(eps), p.gain, p.bias))
     return y, layer_norm.Cache(p.gain, x_hat, rstd)
 
 
@@ -110,7 +133,7 @@ def rms_forward(definition: Any, p: Any, x: Any, eps: float = 1e-5) -> Any:
         return definition(p, x, eps)
     x_hat, y, rms_inverse = aligned(x.shape, x.dtype), aligned(x.shape, x.dtype), np.empty((*x.shape[:-1], 1), x.dtype)
     rows = _rows(x), _rows(x_hat), rms_inverse.reshape(-1), _rows(y)
-    spread(_rms_forward, x.size, rows, (p.gain, x.dtype.type(eps)))
+    spread(_rms_forward, x.size, rows, (x.dtype.type(eps), p.gain))
     return y, rms_norm.Cache(p.gain, x_hat, rms_inverse)
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 from jaxtyping import Inexact
 
 from ..arrays import Array, Tap, array_namespace, at_scope, keep
+from ..fused import fused
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
 from .config import ModelConfig
@@ -59,6 +60,7 @@ def look_backward(
     return dx, (d_ln1, d_attn)
 
 
+@fused
 def think(
     p: Any, mid: Inexact[Array, "B n D"], cfg: ModelConfig, tap: Tap = keep
 ) -> tuple[Inexact[Array, "B n D"], tuple[Any, Any]]:
@@ -73,6 +75,7 @@ def think(
     return post, (c_ln2, c_mlp)
 
 
+@fused
 def think_backward(
     dpost: Inexact[Array, "B n D"], c: tuple[Any, Any], cfg: ModelConfig, tap: Tap = keep
 ) -> tuple[Inexact[Array, "B n D"], tuple[normalise.Params, feed_forward.Params]]:
