@@ -23,7 +23,7 @@ FILES = (
     "cross_entropy",
     "embedding",
     "feed_forward",
-    "first_look",
+    "first_attention",
     "linear",
     "norms",
     "optimizers",
