@@ -1,4 +1,4 @@
-"""Guards models/first_attention.py: logits and gradients equal the plain path's to 1e-12, or the shortcut is not taken."""
+"""Guards models/first_attention.py: logits and gradients equal the plain path's to 1e-12, or it is not taken."""
 
 from functools import partial
 from typing import Any

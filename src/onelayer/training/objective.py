@@ -107,9 +107,8 @@ def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any
 
 def backward(dlogits: Array, cache: Any, objective: Objective) -> Any:
     """The gradient of all that `forward` was given or met, by the model whose forward left the cache."""
-    model = next(
-        m for m in (circuits, tables, first_attention, decoder_only, encoder_decoder) if isinstance(cache, m.Cache)
-    )
+    models = circuits, tables, first_attention, decoder_only, encoder_decoder
+    model = next(m for m in models if isinstance(cache, m.Cache))
     return model.backward(dlogits, cache, objective.model)
 
 
