@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends import needs
 from shortcuts import EXACT, assert_equal, counted, furthest, without_b_K
 
 from onelayer import fused, kernels, positions
@@ -27,10 +28,8 @@ BOTH = ("decoder_only", "encoder_decoder")
 
 def drawn(cfg: ModelConfig) -> Any:
     """Parameters that are nobody's initial values: gains, biases and all."""
-    rng, model = (
-        generator(1, "first_attention"),
-        decoder_only if cfg.architecture == "decoder_only" else encoder_decoder,
-    )
+    rng = generator(1, "first_attention")
+    model = decoder_only if cfg.architecture == "decoder_only" else encoder_decoder
     return map_tree(lambda a: a + 0.2 * rng.standard_normal(a.shape), model.init(cfg, 0))
 
 
@@ -229,14 +228,13 @@ def test_a_row_of_nothing_but_its_place_is_normed_as_ever():
     assert furthest([short(cfg, p, batch)[0]], [plain(cfg, p, batch)[0]]) < 1e-9
 
 
+@needs("numba")
 def test_the_step_of_the_kernels_is_the_plain_one():
     cfg = ModelConfig(**DEFAULT | {"d_mlp": 16})
     p = map_tree(lambda a: a.astype(np.float32), decoder_only.init(cfg, 0))
     rng = generator(6, "first_attention")
     batch = Batch(*(rng.integers(0, 65, (64, 64)) for _ in range(2)))
     expected, plainly = loss_and_grads(p, batch, Objective(cfg, 64))
-    if not kernels.available():
-        pytest.skip("needs numba")
     with fused.using(kernels.available(), attention_rows.STAND_INS):
         assert meet(p, batch, Objective(cfg, 64)).made_of is not None
         loss, grads = loss_and_grads(p, batch, Objective(cfg, 64))
