@@ -1,239 +1,99 @@
-"""Guards models/first_look.py: logits and gradients equal the plain path's to 1e-12, or the shortcut is not taken."""
+"""Guards the first look at all positional encodings: paired data, ceilings, and a page that says what was measured."""
 
-from functools import partial
-from typing import Any
+import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
-from shortcuts import EXACT, assert_equal, counted, furthest, without_b_K
 
-from onelayer import fused, kernels, positions
-from onelayer.arrays import flatten, generator, map_tree, natural
-from onelayer.models import decoder_only, encoder_decoder, first_look
-from onelayer.models.config import ModelConfig
-from onelayer.positions import Size
-from onelayer.sublayers import attention_blocked, attention_rows
-from onelayer.tasks import Batch
-from onelayer.training.engines import shares
-from onelayer.training.objective import Objective, forward, loss_and_grads, meet, meet_again
+from onelayer import positions
+from onelayer.errors import BadInput
+from onelayer.studies import positions_first_look as study
+from onelayer.tasks import Batch, probes
 
-B, T, S, V, U = 4, 6, 5, 7, 9  # U: the source's vocabulary
-SHAPE: dict[str, Any] = {
-    "vocab_size": V, "source_vocab_size": U, "n_ctx": T, "source_n_ctx": S,
-    "d_model": 8, "n_heads": 2, "d_head": 6, "d_mlp": 10,
-}  # fmt: skip
-BOTH = ("decoder_only", "encoder_decoder")
+ROOT = Path(__file__).parent.parent
+SMALL = study.Budget(n=10, steps=2, batch=4, d_model=8, n_heads=2, d_mlp=8, n_test=4, seeds=2)
 
 
-def drawn(cfg: ModelConfig) -> Any:
-    """Parameters that are nobody's initial values: gains, biases and all."""
-    rng, model = generator(1, "first_look"), decoder_only if cfg.architecture == "decoder_only" else encoder_decoder
-    return map_tree(lambda a: a + 0.2 * rng.standard_normal(a.shape), model.init(cfg, 0))
+def test_every_method_is_a_cell():
+    assert {cell.position for cell in study.CELLS} == set(positions.available())
+    assert len({cell.name for cell in study.CELLS}) == len(study.CELLS)
+    for cell in study.CELLS:
+        assert study.find(cell.name) == cell
+        study.model(cell, study.Budget())
+    with pytest.raises(BadInput, match="unknown cell"):
+        study.find("ropes")
 
 
-def data(cfg: ModelConfig, examples: int = B) -> Batch:
-    """The last token never occurs. Of the sources some are padded."""
-    rng = generator(2, "first_look")
-    tokens, targets = (rng.integers(0, V - 1, (examples, T)) for _ in range(2))
-    if cfg.architecture == "decoder_only":
-        return Batch(tokens, targets)
-    source = rng.integers(0, (cfg.source_vocab_size or V) - 1, (examples, S))
-    return Batch(tokens, targets, source=source, source_mask=natural(S) < rng.integers(1, S + 1, (examples, 1)))
+def test_cells_are_paired_and_seeds_are_not():
+    learned, rope = (study._training(study.Cell(name), SMALL, "back", 0) for name in ("learned", "rope"))
+    other = study._training(study.Cell("rope"), SMALL, "back", 1)
+    assert all(np.array_equal(a, b) for a, b in zip(learned, rope, strict=True))
+    assert not np.array_equal(rope[0], other[0])
 
 
-def plain(cfg: ModelConfig, p: Any, batch: Batch, read: int = T) -> Any:
-    """The model's forward, and its backward."""
-    if cfg.architecture == "decoder_only":
-        logits, c = decoder_only.forward(p, batch.tokens, cfg, read=read)
-        return logits, lambda dlogits: decoder_only.backward(dlogits, c, cfg)
-    logits, c = encoder_decoder.forward(p, batch.source, batch.tokens, cfg, source_present=batch.source_mask)
-    return logits, lambda dlogits: encoder_decoder.backward(dlogits, c, cfg)
+def test_training_meets_every_id_that_the_tests_use():
+    for name in ("learned + random", "learned + abacus", "learned + coupled"):
+        cell, budget = study.find(name), study.Budget(steps=400, batch=4)
+        for probe in ("align", "mirror", "back"):
+            met = set(study._training(cell, budget, probe, 0)[3].ravel().tolist())
+            asked = set(study._test(cell, budget, probe, 0, 4.0)[3].ravel().tolist())
+            assert asked <= met, (name, probe)
+            rows = study.model(cell, budget).size().n_ctx
+            assert max(met | asked) < rows
 
 
-def short(cfg: ModelConfig, p: Any, batch: Batch, read: int = T) -> Any:
-    """The same by the shortcut."""
-    seen, origins = first_look.meet(p, cfg, *(ids for ids in (batch.source, batch.tokens) if ids is not None))
-    logits, c = first_look.forward(
-        seen, batch.tokens, cfg, read=read, source=batch.source, source_present=batch.source_mask
-    )
-    return logits, lambda dlogits: first_look.meet_backward(first_look.backward(dlogits, c, cfg), origins, cfg)
+def test_a_cell():
+    found = study.run_cell(study.find("learned"), SMALL)
+    assert list(found["accuracy"]) == list(probes.PROBES)
+    for by_stretch in found["accuracy"].values():
+        assert list(by_stretch) == ["1", "1.5", "2", "4"]
+        assert all(len(values) == 2 and 0 <= min(values) <= max(values) <= 1 for values in by_stretch.values())
+    assert found["parameters"] == 40 * 8
+    assert found["accuracy"]["back"] != found["accuracy"]["recent"]
 
 
-def both(cfg: ModelConfig, read: int = T) -> tuple[Any, Any]:
-    p, batch = drawn(cfg), data(cfg)
-    dlogits = generator(3, "first_look").standard_normal((B, read, V))
-    return tuple((logits, back(dlogits)) for logits, back in (way(cfg, p, batch, read) for way in (short, plain)))
+@pytest.mark.parametrize("p", [7, 31])
+def test_the_ceiling_of_a_whole_table(p):
+    a, b = (x.ravel() for x in np.meshgrid(np.arange(p), np.arange(p), indexing="ij"))
+    tokens = np.stack([a, b, np.full_like(a, p)], axis=1)
+    difference = Batch(tokens, ((a - b) % p)[:, None])
+    assert study.order_free_ceiling(difference) == pytest.approx((1 + 1 / p) / 2, rel=1e-15)
+    assert study.order_free_ceiling(Batch(tokens, ((a + b) % p)[:, None])) == 1
 
 
-@pytest.mark.parametrize("position", EXACT)
-@pytest.mark.parametrize("norm", ["none", "pre", "post"])
-@pytest.mark.parametrize("architecture", BOTH)
-def test_equals_the_plain_path(architecture, norm, position):
-    cfg = ModelConfig(**SHAPE, architecture=architecture, norm=norm, position=position, attention_bias=True)
-    assert_equal(*both(cfg))
+def test_mirrors_stay_together():
+    task = study.mirror_closed("x - y", 11, seed=0)
+    pairs = [set(map(tuple, batch.tokens[:, :2].tolist())) for batch in (task.train, task.test)]
+    assert pairs[0] | pairs[1] == {(a, b) for a in range(11) for b in range(11)}
+    assert not pairs[0] & pairs[1]
+    assert all((b, a) in side for side in pairs for a, b in side)
+    assert np.all(task.train.targets[:, 0] == (task.train.tokens[:, 0] - task.train.tokens[:, 1]) % 11)
 
 
-PRE, POST = {"norm": "pre"}, {"norm": "post"}
+def test_subtraction_without_positions_ends_at_its_ceiling():
+    found = study.run_sum("x - y", "none", seed=0, p=11, steps=150)
+    assert abs(found["train_accuracy"] - found["train_ceiling"]) < 0.02
 
 
-@pytest.mark.parametrize("options", [{}, PRE, PRE | {"norm_kind": "rms"}, POST, POST | {"norm_kind": "rms"},
-                                     PRE | {"final_norm": False}, PRE | {"embed_scale": True}, PRE | {"causal": False},
-                                     POST | {"embed_scale": True}])  # fmt: skip
-@pytest.mark.parametrize("others", [{}, {"attention_bias": True}, {"tied": "unembed"}, {"n_layers": 2},
-                                    {"tied": "all", "source_vocab_size": None}])  # fmt: skip
-@pytest.mark.parametrize("architecture", BOTH)
-def test_equals_the_plain_path_with(architecture, others, options):
-    assert_equal(*both(ModelConfig(**SHAPE | {"architecture": architecture} | others | options)))
+def test_the_page_is_what_the_figures_say():
+    script = runpy.run_path(str(ROOT / "scripts" / "positions_first_look.py"))
+    folder = ROOT / "docs" / "experiments"
+    data = json.loads((folder / "positions-first-look.json").read_text())
+    assert [cell["cell"] for cell in data["cells"]] == [cell.name for cell in study.CELLS]
+    assert len(data["sums"]) == 2 * len(study.SUMS) * data["budget"]["seeds"]
+    assert script["words"](data, script["means"](data)) == (folder / "positions-first-look.md").read_text()
 
 
-@pytest.mark.parametrize("norm", ["none", "pre", "post"])
-def test_of_several_layers_the_last_may_be_read_at_the_end(norm):
-    assert_equal(*both(ModelConfig(**SHAPE, n_layers=2, norm=norm, position="rope"), read=2))
-
-
-@pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize("architecture", BOTH)
-def test_its_gradient_is_the_slope(architecture, norm):
-    cfg = ModelConfig(**SHAPE, architecture=architecture, norm=norm, attention_bias=True, n_layers=2)
-    p, batch, rng = drawn(cfg), data(cfg), generator(4, "first_look")
-    along, h = map_tree(lambda a: rng.standard_normal(a.shape), p), 1e-5
-    dlogits = rng.standard_normal((B, T, V))
-    up, down = (short(cfg, map_tree(lambda a, d, s=s: a + s * d, p, along), batch)[0] for s in (h, -h))
-    grads, way = flatten(short(cfg, p, batch)[1](dlogits)), flatten(along)
-    slope = sum(float(np.vdot(grads[name], way[name])) for name in grads)
-    assert abs(np.vdot(dlogits, up - down) / (2 * h) - slope) < 1e-6 * abs(slope)
-
-
-def test_a_token_that_does_not_occur_feels_nothing():
-    (_, grads), _ = both(ModelConfig(**SHAPE, norm="pre"))
-    assert not np.any(grads.embed.W_E[-1])
-    assert np.all(np.any(grads.embed.W_E[:-1], axis=1))
-
-
-def test_shorter_examples_look_up_in_the_tables_of_longer_ones():
-    cfg = ModelConfig(**SHAPE, norm="pre")
-    p, batch, fewer = drawn(cfg), data(cfg), T - 2
-    seen, origins = first_look.meet(p, cfg, batch.tokens)
-    logits, c = first_look.forward(seen, batch.tokens[:, :fewer], cfg)
-    expected, back = plain(cfg, p, batch._replace(tokens=batch.tokens[:, :fewer]), fewer)
-    dlogits = generator(3, "first_look").standard_normal(logits.shape)
-    grads = first_look.meet_backward(first_look.backward(dlogits, c, cfg), origins, cfg)
-    assert_equal((logits, grads), (expected, back(dlogits)))
-
-
-@pytest.mark.parametrize("name", [name for name in positions.available() if positions.get(name).has("embedding")])
-def test_what_is_added_to_the_embeddings_hangs_on_the_place_alone(name):
-    """What `tabulate` takes for granted of every method."""
-    method, rng = positions.get(name), generator(5, "first_look")
-    p = method.init(rng, Size(8, 2, 4, T))
-    x, dx = rng.standard_normal((2, B, T, 8))
-    (added, c), (nothing, c_zero) = (method.encode_x(p, a, natural(T)) for a in (x, 0 * x[:1]))
-    assert np.abs(added - x - nothing).max() < 1e-14
-    (sent, d), (_, d_zero) = (
-        method.encode_x_backward(*a) for a in ((dx, c), (np.sum(dx, axis=0, keepdims=True), c_zero))
-    )
-    np.testing.assert_array_equal(sent, dx)
-    assert d is None or furthest(d, d_zero) < 1e-12
-
-
-DEFAULT: dict[str, Any] = {"vocab_size": 65, "n_ctx": 64, "norm": "pre"}
-THERE = {"models.first_look.gather": lambda definition, *args: definition(*args)}
-
-
-@pytest.mark.parametrize(
-    ("options", "shape", "read", "taken"),
-    [
-        ({}, (64, 64), 64, True),
-        ({"norm": "post", "position": "rope"}, (64, 64), 64, True),
-        ({"position": "alibi"}, (64, 64), 64, True),
-        ({"n_layers": 4}, (64, 64), 1, True),
-        ({}, (64, 64), 63, False),  # one layer, whose first queries nobody asks for
-        ({"position": "cope"}, (64, 64), 64, False),  # a score that hangs on the keys around
-        ({"position": "forget"}, (64, 64), 64, False),  # one that hangs on x
-        ({"position": "shaw"}, (64, 64), 64, False),  # values that hang on the place
-        ({"position_ids": "random", "position_ids_settings": {"reach": 128}}, (64, 64), 64, False),  # by example
-        ({}, (2, 64), 64, False),  # fewer rows than tokens and places
-        ({"vocab_size": 1000}, (64, 64), 64, False),
-        ({"d_model": 16}, (64, 64), 64, False),  # products as short as the look-ups
-        ({"n_ctx": 512}, (64, 512), 512, False),  # attention in blocks
-    ],
-)
-def test_where_it_is_taken(options, shape, read, taken):
-    cfg = ModelConfig(**DEFAULT | options)
-    p, ids = map_tree(lambda a: a.astype(np.float32), decoder_only.init(cfg, 0)), np.zeros(shape, np.int64)
-    with fused.using(THERE):
-        assert first_look.fits(p, cfg, read, ids) is taken
-        assert not first_look.fits(map_tree(lambda a: a + 0j, p), cfg, read, ids)
-    assert not first_look.fits(p, cfg, read, ids)  # no kernel: NumPy's passes take as long as the products
-
-
-@pytest.mark.parametrize("architecture", BOTH)
-@pytest.mark.parametrize("threads", [1, 2])
-def test_training_takes_it_and_agrees(architecture, threads, monkeypatch):
-    cfg = ModelConfig(**SHAPE, architecture=architecture, norm="pre")
-    p, batch, goal, looks = drawn(cfg), data(cfg), Objective(cfg, T), []
-    expected, plainly = loss_and_grads(p, batch, goal)
-    monkeypatch.setattr(first_look, "look", partial(counted, first_look.look, looks))
-    monkeypatch.setattr(first_look, "WORTHWHILE", -(1 << 30))
-    monkeypatch.setattr(shares, "WORTHWHILE", 1)
-    monkeypatch.setattr(shares.threads, "count", lambda: threads)
-    with fused.using(THERE, attention_rows.STAND_INS, attention_blocked.STAND_INS):
-        loss, grads = shares.gradient(p, batch, goal)
-    assert len(looks) == threads * (1 if architecture == "decoder_only" else 2)
-    assert abs(loss - expected) < 1e-12
-    assert furthest(without_b_K(grads), without_b_K(plainly)) < 1e-12
-
-
-def test_what_is_met_is_met_once(monkeypatch):
-    cfg = ModelConfig(**SHAPE, norm="pre")
-    p, batch, goal = drawn(cfg), data(cfg), Objective(cfg, T)
-    monkeypatch.setattr(first_look, "WORTHWHILE", -(1 << 30))
-    with fused.using(THERE):
-        met = meet(p, batch, goal)
-        assert isinstance(met.params, first_look.Seen)
-        assert meet(met.params, met.batch, goal).params is met.params
-        assert meet_again(met, batch, goal) is None  # as soon tabulated anew
-        numbered = batch._replace(ids=batch.tokens)
-        assert meet(p, numbered, goal).params is p
-    assert furthest([forward(met.params, batch, goal)[0]], [plain(cfg, p, batch)[0]]) < 1e-12
-
-
-def test_under_jax_the_examples_meet_the_parameters(monkeypatch):
-    import jax
-
-    cfg, made = ModelConfig(**SHAPE, norm="pre"), []
-    monkeypatch.setattr(first_look, "WORTHWHILE", -(1 << 30))
-
-    def step(ids: Any) -> Any:
-        made.append(meet(drawn(cfg), Batch(ids, ids), Objective(cfg, T)).made_of)
-        return ids
-
-    with fused.using(THERE):
-        jax.jit(step)(data(cfg).tokens)
-    assert made == [None]
-
-
-def test_a_row_of_nothing_but_its_place_is_normed_as_ever():
-    """What a token adds is the place's with the sign turned: by the expanded square, rounding alone is left."""
-    cfg = ModelConfig(**SHAPE | {"position": "learned", "norm": "pre"})
-    p, batch = drawn(cfg), data(cfg)
-    W_E = p.embed.W_E.copy()
-    W_E[:T] = -p.pos_embed.W_pos
-    p = p._replace(embed=p.embed._replace(W_E=W_E))
-    batch = batch._replace(tokens=np.tile(natural(T), (B, 1)))
-    assert furthest([short(cfg, p, batch)[0]], [plain(cfg, p, batch)[0]]) < 1e-9
-
-
-def test_the_step_of_the_kernels_is_the_plain_one():
-    cfg = ModelConfig(**DEFAULT | {"d_mlp": 16})
-    p = map_tree(lambda a: a.astype(np.float32), decoder_only.init(cfg, 0))
-    rng = generator(6, "first_look")
-    batch = Batch(*(rng.integers(0, 65, (64, 64)) for _ in range(2)))
-    expected, plainly = loss_and_grads(p, batch, Objective(cfg, 64))
-    if not kernels.available():
-        pytest.skip("needs numba")
-    with fused.using(kernels.available(), attention_rows.STAND_INS):
-        assert meet(p, batch, Objective(cfg, 64)).made_of is not None
-        loss, grads = loss_and_grads(p, batch, Objective(cfg, 64))
-    assert abs(loss - expected) < 1e-5
-    assert furthest(without_b_K(grads), without_b_K(plainly)) < 1e-4
+def test_the_figures_keep_what_theory_says():
+    """No seed without positions beats its ceiling by more than chance allows; its subtraction stays within 2 %."""
+    data = json.loads((ROOT / "docs" / "experiments" / "positions-first-look.json").read_text())
+    none = next(cell for cell in data["cells"] if cell["cell"] == "none")["accuracy"]
+    lengths = [0] + [round(s * data["budget"]["n"]) for s in study.STRETCHES]
+    for probe, by_stretch in none.items():
+        for before, length, values in zip(lengths, lengths[1:], by_stretch.values(), strict=False):
+            assert np.mean(values) <= probes.order_free_ceiling(probe, length, before) + 0.03, (probe, length)
+    capped = [s for s in data["sums"] if (s["operation"], s["position"]) == ("x - y", "none")]
+    assert capped
+    assert all(abs(s["train_accuracy"] - s["train_ceiling"]) <= 0.02 for s in capped)

@@ -10,7 +10,7 @@ from backends import needs
 from onelayer import fused, kernels
 from onelayer.arrays import flatten, generator, map_tree
 from onelayer.layers import activations, cross_entropy, embedding, layer_norm, linear, rms_norm, softmax
-from onelayer.models import circuits, decoder_only, first_look, tables
+from onelayer.models import circuits, decoder_only, first_attention, tables
 from onelayer.models.config import ModelConfig
 from onelayer.optimizers import adamw
 from onelayer.sublayers import feed_forward
@@ -301,15 +301,15 @@ def test_circuits(heads, batch, options, dtype):
 @pytest.mark.parametrize("examples", [3, 300])
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("biased", [False, True])
-def test_first_look(examples, normed, biased, dtype):
+def test_first_attention(examples, normed, biased, dtype):
     V, M, T, N = 7, 6, 5, 102  # the tables have a place more than the examples
     tokens = generator(2, "tokens").integers(0, V - 1, (examples, T))
     rstd, b = random(V, M) if normed else None, random(N, purpose="b") if biased else None
 
     def both(dy: Any, *tables: Any) -> Any:
-        return first_look.gather(tokens, *tables), first_look.gather_backward(dy, tokens, *tables)
+        return first_attention.gather(tokens, *tables), first_attention.gather_backward(dy, tokens, *tables)
 
-    names = ["models.first_look.gather", "models.first_look.gather_backward"]
+    names = ["models.first_attention.gather", "models.first_attention.gather_backward"]
     given = random(examples, T, N, purpose="dy"), random(V, N), random(M, N, purpose="place"), rstd, b
     agree(both, *given, dtype=dtype, names=names)
 

@@ -102,7 +102,7 @@ def forward(
     """Logits of the last `read` positions (None: of all).
 
     ids [T] or [B T]: where the tokens stand (0, 1, 2 … where None). present [B T]: False on padding, which no one sees.
-    first: how the first block looks around (first_look.py has a shortcut).
+    first: how the first block looks around (first_attention.py has a shortcut).
     """
     position = cfg.position_method
     T = tokens.shape[1]

@@ -139,7 +139,7 @@ def forward(
 ) -> tuple[Inexact[Array, "B T V"], Cache]:
     """Logits at every target position. source_present [B S]: False on padding.
 
-    first: how the first block of encoder and decoder looks around (first_look.py has a shortcut).
+    first: how the first block of encoder and decoder looks around (first_attention.py has a shortcut).
     """
     memory, c_encoder = encode(p, source, cfg, present=source_present, ids=source_ids, first=first[0], tap=tap)
     y, c_decoder = decode(

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Inexact, Integer
 from ..arrays import Array, array_namespace, is_jax_array, map_tree
 from ..fused import fused
 from ..layers import cross_entropy
-from ..models import circuits, decoder_only, encoder_decoder, first_look, tables
+from ..models import circuits, decoder_only, encoder_decoder, first_attention, tables
 from ..models.config import ModelConfig
 from ..tasks import Batch
 
@@ -46,24 +46,24 @@ class Met(NamedTuple):
 
     params: Any
     batch: Batch  # as they meet it
-    made_of: circuits.Origin | tuple[first_look.Stack, ...] | None = None
+    made_of: circuits.Origin | tuple[first_attention.Stack, ...] | None = None
 
 
 def meet(params: Any, batch: Batch, objective: Objective) -> Met:
-    """Multiply out what `circuits` can, or tabulate what `first_look` can, where that is less work.
+    """Multiply out what `circuits` can, or tabulate what `first_attention` can, where that is less work.
 
     Under JAX the examples meet the parameters: XLA's products of the circuits' widths gain nothing (measured).
     """
     cfg, read = objective.model, objective.read
-    if isinstance(params, circuits.Circuits | first_look.Seen) or is_jax_array(batch.tokens):
+    if isinstance(params, circuits.Circuits | first_attention.Seen) or is_jax_array(batch.tokens):
         return Met(params, batch)
     if cfg.architecture == "decoder_only" and circuits.fits(cfg, batch.tokens.shape, read):
         made, origin = circuits.multiply_out(cast(decoder_only.Params, params), batch.tokens, cfg)
         return Met(made, batch._replace(tokens=origin.rows.seats.rows), origin)
     sequences = [ids for ids in (batch.source, batch.tokens) if ids is not None]
     numbered_alike = batch.ids is None and batch.source_ids is None
-    if numbered_alike and first_look.fits(params, cfg, read, *sequences):
-        seen, origins = first_look.meet(params, cfg, *sequences)
+    if numbered_alike and first_attention.fits(params, cfg, read, *sequences):
+        seen, origins = first_attention.meet(params, cfg, *sequences)
         return Met(seen, batch, origins)
     return Met(params, batch)
 
@@ -82,7 +82,7 @@ def to_parameters(grads: Any, met: Met, objective: Objective) -> Any:
         return grads
     if isinstance(met.made_of, circuits.Origin):
         return circuits.multiply_out_backward(grads, met.made_of, objective.model)
-    return first_look.meet_backward(grads, met.made_of, objective.model)
+    return first_attention.meet_backward(grads, met.made_of, objective.model)
 
 
 def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
@@ -91,8 +91,8 @@ def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any
     if isinstance(params, circuits.Circuits):
         return circuits.forward(params, batch.tokens, cfg)
     read = min(objective.read, batch.tokens.shape[1])  # a batch as wide as its longest may be narrower than the task
-    if isinstance(params, first_look.Seen):
-        return first_look.forward(
+    if isinstance(params, first_attention.Seen):
+        return first_attention.forward(
             params, batch.tokens, cfg, read=read, source=batch.source, source_present=batch.source_mask
         )
     if cfg.architecture == "encoder_decoder":
@@ -107,7 +107,8 @@ def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any
 
 def backward(dlogits: Array, cache: Any, objective: Objective) -> Any:
     """The gradient of all that `forward` was given or met, by the model whose forward left the cache."""
-    model = next(m for m in (circuits, tables, first_look, decoder_only, encoder_decoder) if isinstance(cache, m.Cache))
+    models = circuits, tables, first_attention, decoder_only, encoder_decoder
+    model = next(m for m in models if isinstance(cache, m.Cache))
     return model.backward(dlogits, cache, objective.model)
 
 

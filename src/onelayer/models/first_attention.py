@@ -21,9 +21,9 @@ Backward  ∂a is ∂loss/∂a; what is looked up adds up what all who looked th
 Exact     where places are numbered alike for all examples and a method adds to the embeddings what hangs on the place
           alone (as all do), turns q and k, or adds a `PAIRWISE` bias. `fits` says so, and whether it is less work:
           without the kernel that looks rows up, NumPy's passes over y take as long as the products.
-          Equal to the plain path up to rounding: tests/test_first_look.py.
+          Equal to the plain path up to rounding: tests/test_first_attention.py.
 
-Source    docs/performance.md. Every step: docs/derivations/first_look.md
+Source    docs/performance.md. Every step: docs/derivations/first_attention.md
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Kernels of models/first_look.py: two rows are added up for each of y, and each of ∂y is added to two, in one pass.
+"""Kernels of models/first_attention.py: two rows are added up for each of y, each of ∂y is added to two, in one pass.
 
 Place after place: what a place's row is read from and added to then stays in the nearest cache, and of the larger
 tables one row of each token's is come to.
@@ -69,4 +69,4 @@ def gather_backward(definition: Any, dy: Any, tokens: Any, token: Any, place: An
     return dtoken, dplace, None if rstd is None else drstd, None if b is None else db
 
 
-KERNELS = {"models.first_look.gather": gather, "models.first_look.gather_backward": gather_backward}
+KERNELS = {"models.first_attention.gather": gather, "models.first_attention.gather_backward": gather_backward}
