@@ -24,7 +24,6 @@ FILES = (
     "embedding",
     "feed_forward",
     "first_attention",
-    "first_look",
     "halves",
     "linear",
     "norms",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import aligned
 from .compile import compiled, fits, parts, spread
 
 
@@ -54,7 +55,7 @@ def gather(definition: Any, tokens: Any, token: Any, place: Any, rstd: Any, b: A
     if not _takes(tokens, token, place, rstd, b):
         return definition(tokens, token, place, rstd, b)
     kind, N = token.dtype, token.shape[1]
-    y, b = np.empty((*tokens.shape, N), kind), np.zeros(N, kind) if b is None else b
+    y, b = aligned((*tokens.shape, N), kind), np.zeros(N, kind) if b is None else b
     spread(_gather, y.size, (tokens, y), (token, place, np.empty((0, 0), kind) if rstd is None else rstd, b))
     return y
 
