@@ -30,7 +30,7 @@ def agree(p: attention.Params, x_q: Any, x_k: Any, places: Places, method: posit
     def both() -> tuple[Any, Any]:
         out, c = attention.forward(p, x_q, x_k, places, method)
         dx_q, dx_k, d = attention.backward(dout, c, method)
-        return c, (out, *((dx_q + dx_k,) if same else (dx_q, dx_k)), d)
+        return c, (out, *((attention.plus(dx_q, dx_k),) if same else (dx_q, dx_k)), d)
 
     _, expected = both()
     with fused.using(kernels.available(), attention_rows.STAND_INS):
@@ -91,7 +91,7 @@ def test_long_contexts_go_in_blocks_before(monkeypatch, long):
     p, places = drawn(method, Size(D, H, K, T)), Places(natural(T), natural(T), None, False)
     with fused.using(attention_rows.STAND_INS, attention_blocked.STAND_INS):
         out, c = attention.forward(p, x, x, places, method)
-        dx = sum(attention.backward(out, c, method)[:2])
+        dx = attention.plus(*attention.backward(out, c, method)[:2])
     assert isinstance(c, attention_blocked.Cache if long == 1 else attention_rows.Cache)
     out, c = attention.forward(p, x, x, places, method)
     np.testing.assert_allclose(dx, sum(attention.backward(out, c, method)[:2]), rtol=1e-11)

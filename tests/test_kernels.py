@@ -10,8 +10,9 @@ from backends import needs
 from onelayer import fused, kernels
 from onelayer.arrays import flatten, generator, map_tree
 from onelayer.layers import activations, cross_entropy, embedding, layer_norm, linear, rms_norm, softmax
-from onelayer.models import circuits, decoder_only, first_attention, tables
+from onelayer.models import circuits, decoder_only, first_attention, halves, tables
 from onelayer.models.config import ModelConfig
+from onelayer.models.decoder_only import Block
 from onelayer.optimizers import adamw
 from onelayer.sublayers import feed_forward
 from onelayer.training import objective
@@ -102,6 +103,25 @@ def test_feed_forward(F, biased, kind, shape, dtype):
 
     names = [] if kind in ("quadratic", "identity") else [f"sublayers.feed_forward.{way}" for way in WAYS]
     agree(both, p, random(*shape), random(*shape, purpose="dy"), dtype=dtype, names=names)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7), (3, 700, 64)])
+@pytest.mark.parametrize("kind", ["relu", "gelu"])
+@pytest.mark.parametrize("norm_kind", ["layer", "rms"])
+@pytest.mark.parametrize("norm", ["none", "pre", "post"])
+def test_think(norm, norm_kind, kind, shape, dtype):
+    D, F = shape[-1], 40
+    cfg = ModelConfig(vocab_size=9, n_ctx=9, d_model=D, n_heads=1, d_mlp=F, activation=kind, norm=norm)
+    mlp = feed_forward.Params(random(D, F), random(F), random(F, D), random(D))
+    ln2 = layer_norm.Params(random(D), random(D)) if norm_kind == "layer" else rms_norm.Params(random(D))
+
+    def both(p: Any, mid: Any, dpost: Any) -> Any:
+        post, c = halves.think(p, mid, cfg)
+        return post, halves.think_backward(dpost, c, cfg)
+
+    p = Block(None, None, None if norm == "none" else ln2, mlp)
+    names = ["models.halves.think", "models.halves.think_backward"]
+    agree(both, p, random(*shape), random(*shape, purpose="dpost"), dtype=dtype, names=names)
 
 
 def test_feed_forward_at_the_kink():

@@ -1,5 +1,7 @@
 """Kernels of sublayers/feed_forward.py: a block of rows goes through all of it while it is in the cache.
 
+With them go, where a block of a model asks for it (halves.py), the norm before or after it and the skip around it.
+
 Forward   pre = x W_in + b_in of the block; function and slope (activations.py), one of them where pre lies;
           y = post W_out + b_out
 Backward  ∂post = ∂y W_outᵀ of the block, which becomes ∂pre where it lies and is summed for ∂b_in in the same pass;
@@ -20,7 +22,6 @@ from .compile import fits, lent, parts, spread, strided
 from .lanes import choose, dense, fill, lanes, load, store
 from .norms import layer_rows, layer_rows_backward, rms_rows, rms_rows_backward
 from .product import BLOCK, cut, multiply_rows, outer_rows, panels, whole, widened
-
 
 LAYER, RMS = 1, 2
 
@@ -97,7 +98,8 @@ def _copy(rows, there):
 
 @strided(2, 2, 1, 2, 2, 2, *(types.int64,) * 4, 0, 1, 1, 3, 3, 2, 3, 2)
 def _forward(
-    first, part, x, x_hat, rstd, pre, post, y, kind, norm, before, skip, eps, gain, bias, rooms, W_in, b_in, W_out, b_out
+    first, part, x, x_hat, rstd, pre, post, y, kind, norm, before, skip, eps, gain, bias,
+    rooms, W_in, b_in, W_out, b_out,
 ):  # fmt: skip
     D = x.shape[1]
     for i in range(0, len(x), BLOCK):

@@ -26,9 +26,8 @@ from .lanes import broad, broad_each, broad_load, column, each, lanes, load, sto
 __all__ = ["multiply", "outer", "panels"]
 
 ROWS = 6
-BLOCK = 96  # rows of a
+BLOCK = 96  # rows: of a, or of both factors of `outer`
 DEEP = 256  # numbers of a column of b
-SHORT = 64  # rows of both factors of `outer`
 WORTHWHILE = 1 << 18  # multiplications below which arranging and calling cost more than they bring
 
 
@@ -88,10 +87,10 @@ def multiply_rows(a, c, panels, start):
 def outer_rows(a, c, b, start):
     """c = start + a b, a [M K] read along its columns; start: [1, N] for every row, or c."""
     width, N = broad(c), c.shape[1]
-    for k in range(0, b.shape[0], SHORT):
+    for k in range(0, b.shape[0], BLOCK):
         for i in range(0, c.shape[0], ROWS):
             for j in range(0, N, width):
-                out, rows, columns = c[i:, j:], a[i:, k:], b[k : k + SHORT, j:]
+                out, rows, columns = c[i:, j:], a[i:, k:], b[k : k + BLOCK, j:]
                 since = out if k else start[min(i, start.shape[0] - 1) :, j:]
                 if N - j >= width:
                     _broad_tile(out, rows, columns, since)

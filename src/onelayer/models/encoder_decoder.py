@@ -30,10 +30,10 @@ from ..arrays import Array, Tap, at_scope, keep
 from ..layers import embedding, unembedding
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
-from . import decoder_only, halves
+from . import decoder_only
 from .config import ModelConfig
 from .decoder_only import Block, look_mask, usual_ids
-from .halves import Look, LookBackward, look, think, think_backward
+from .halves import Look, LookBackward, look, look_backward, think, think_backward
 from .initial import Drawing
 
 
@@ -278,17 +278,6 @@ def block_backward(
     dmid, dmemory, (d_lnx, d_cross) = cross_backward(dmet, (c.ln_cross, c.cross_attn), position.across(), cfg, tap)
     dy, (d_ln1, d_attn) = (first or look_backward)(dmid, (c.ln1, c.attn), position, cfg, tap)
     return tap("hook_resid_pre", dy), dmemory, DecoderBlock(d_ln1, d_attn, d_lnx, d_cross, d_ln2, d_mlp)
-
-
-def look_backward(
-    dmid: Inexact[Array, "B T D"], c: tuple[Any, Any], position: Method, cfg: ModelConfig, tap: Tap = keep
-) -> tuple[Inexact[Array, "B T D"], tuple[normalise.Params, attention.Params]]:
-    """∂y, and the gradients of ln1 and attn. All positions ask: what attention sends back is one sum by itself."""
-    if cfg.norm != "post":
-        return halves.look_backward(dmid, c, position, cfg, tap)
-    dsum, d_ln1 = normalise.backward(tap("hook_resid_mid", dmid), c[0], at_scope(tap, "ln1"))
-    dy_q, dy_k, d_attn = attention.backward(tap("hook_attn_out", dsum), c[1], position, at_scope(tap, "attn"))
-    return tap("route_skip_attn", dsum) + (dy_q + dy_k), (d_ln1, d_attn)
 
 
 def cross(

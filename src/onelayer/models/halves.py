@@ -90,8 +90,10 @@ def think_backward(
     return tap("route_skip_mlp", dskip) + tap("route_mlp", through), (d_ln2, d_mlp)
 
 
-def add_last(x: Inexact[Array, "B T D"], more: Inexact[Array, "B n D"]) -> Inexact[Array, "B T D"]:
-    """x with `more` added to its last n positions."""
+def add_last(x: Inexact[Array, "B T D"] | None, more: Inexact[Array, "B n D"]) -> Inexact[Array, "B T D"]:
+    """x with `more` added to its last n positions; None is zero, and n is T then."""
+    if x is None:
+        return more
     skip = x.shape[1] - more.shape[1]
     if skip == 0:
         return x + more

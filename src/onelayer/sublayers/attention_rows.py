@@ -85,19 +85,21 @@ def in_rows(
 
 def in_rows_backward(
     dout: Float[np.ndarray, "B T D"], c: Cache, position: Method
-) -> tuple[Float[np.ndarray, "B T D"], Float[np.ndarray, "B S D"], Params]:
-    p, (H, _, K) = c.p, c.p.W_Q.shape
+) -> tuple[Float[np.ndarray, "B T D"], Float[np.ndarray, "B S D"] | None, Params]:
+    """∂x_q, ∂x_k and the parameters' gradients; where both are the same rows, ∂x_q has it all."""
+    H, _, K = c.p.W_Q.shape
     dy = [aligned((*joint.x.shape[:2], joint.weight.shape[1]), dout.dtype) for joint in c.joints]
     dq, dk, dv = (view for rows in dy for view in side_by_side(rows, (H, K)))
     felt, dW_O, db_O, dpos = attend_backward(dout, c.attended, position, dq, dk, dv)
 
     found = [linear.backward(rows, joint) for rows, joint in zip(dy, c.joints, strict=True)]
-    dx_q, dx_k = found[0][0], found[1][0] if len(found) > 1 else np.broadcast_to(dout.dtype.type(0), c.x_k.shape)
     dW = np.concatenate([_apart(d.weight, (H, K)) for _, d in found])
-    db = None if p.b_Q is None else np.concatenate([d.bias.reshape(-1, H, K) for _, d in found])
+    biases = [d.bias.reshape(-1, H, K) for _, d in found if d.bias is not None]
+    db = np.concatenate(biases) if biases else None
     (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = _scaled_backward(dW, db, position)
     dparams = Params(dW_Q, dW_K, dW_V, dW_O, db_Q, db_K, db_V, db_O, dpos)
-    return plus(dx_q, felt.x_q), plus(dx_k, felt.x_k), dparams
+    dx_q = plus(found[0][0], felt.x_q)
+    return (dx_q, plus(found[1][0], felt.x_k), dparams) if len(found) > 1 else (plus(dx_q, felt.x_k), None, dparams)
 
 
 def joint(p: Params, position: Method) -> linear.Params:
