@@ -9,13 +9,34 @@ Source    mallopt(3); the figures and their command stand in docs/performance.md
 
 import ctypes
 import sys
+from functools import cache
+from typing import Any
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+MADV_HUGEPAGE, PAGE = 14, 4096
+ROOM = 1 << 29  # bytes, of which none is taken before it is used
 
 
 def keep_freed_memory() -> bool:
     """Whether it could be set: on glibc, which is Linux's usual C library; elsewhere nothing is done."""
     if not sys.platform.startswith("linux"):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(what, 2**30) == 1 for what in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD))
+    c = ctypes.CDLL(None)
+    mallopt = getattr(c, "mallopt", None)
+    settings = (M_MMAP_THRESHOLD, 2**30), (M_TRIM_THRESHOLD, 2**30), (M_ARENA_MAX, 1)
+    if mallopt is None or not all(mallopt(what, value) == 1 for what, value in settings):
+        return False
+    _in_huge_pages(c)
+    return True
+
+
+@cache
+def _in_huge_pages(c: Any) -> None:
+    """Let the heap grow into pages of 2 MB, where the system has such."""
+    c.malloc.restype, c.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    c.free.argtypes, c.madvise.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    room = c.malloc(ROOM)
+    if room:
+        start = -(-room // PAGE) * PAGE
+        c.madvise(start, (room + ROOM - start) // PAGE * PAGE, MADV_HUGEPAGE)
+        c.free(room)
