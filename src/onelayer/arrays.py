@@ -17,6 +17,7 @@ Source    erf: W. J. Cody, Rational Chebyshev approximations for the error funct
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -151,6 +152,17 @@ def turn_pairs(x: Array, cos: Array, sin: Array, halves: bool = False) -> Array:
         return xp.concat([a * cos - b * sin, a * sin + b * cos], axis=-1)
     a, b = x[..., 0::2], x[..., 1::2]
     return xp.reshape(xp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1), x.shape)
+
+
+def _sin_cos(ids: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    angles = ids[..., None] * factors
+    return np.sin(angles), np.cos(angles)
+
+
+@lru_cache(maxsize=16)
+def _kept_sin_cos(ids: tuple[float, ...], factors: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Every step asks for the same places."""
+    return _sin_cos(np.array(ids), np.array(factors))
 
 
 def sum_outer(x: Array, dy: Array) -> Array:
@@ -304,7 +316,10 @@ def sin_cos(ids: Array, factors: np.ndarray, like: Array) -> tuple[Array, Array]
     Of known positions (NumPy) they are taken in float64: an angle of 50 in float32 is off by 2e-6 before its sine is.
     """
     if isinstance(ids, np.ndarray):
-        angles = ids[..., None] * factors
-        return constant(np.sin(angles), like), constant(np.cos(angles), like)
+        if ids.ndim == 1 and ids.size <= 4096:
+            waves = _kept_sin_cos(tuple(ids.tolist()), tuple(factors.tolist()))
+        else:
+            waves = _sin_cos(ids, factors)
+        return constant(waves[0].copy(), like), constant(waves[1].copy(), like)
     xp, angles = array_namespace(like), scaled_ids(ids, factors, like)
     return xp.sin(angles), xp.cos(angles)

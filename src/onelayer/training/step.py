@@ -99,7 +99,8 @@ def take(
     params, opt = state
     loss, raw = (gradient or loss_and_grads)(params, batch, objective)
     xp = array_namespace(loss)
-    squares = [xp.sum(g * g) for g in flatten(raw).values()]
+    flat = [xp.reshape(g, (-1,)) for g in flatten(raw).values()]
+    squares = [xp.vecdot(g, g) for g in flat]
     grad_norm = xp.sqrt(sum(squares[1:], start=squares[0]))
 
     grads, filters = raw, []
