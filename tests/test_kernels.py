@@ -14,7 +14,7 @@ from onelayer.models import circuits, decoder_only, first_attention, halves, tab
 from onelayer.models.config import ModelConfig
 from onelayer.models.decoder_only import Block
 from onelayer.optimizers import adamw
-from onelayer.sublayers import feed_forward
+from onelayer.sublayers import feed_forward, normalise
 from onelayer.training import objective
 
 pytestmark = needs("numba")
@@ -105,13 +105,24 @@ def test_feed_forward(F, biased, kind, shape, dtype):
     agree(both, p, random(*shape), random(*shape, purpose="dy"), dtype=dtype, names=names)
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 7), (3, 700, 128)])
+def test_the_norm_of_a_sum(shape, dtype):
+    def normed(p: Any, x: Any, more: Any) -> Any:
+        y, c = normalise.of_sum(p, x, more, 1e-5)
+        return y, c
+
+    p = layer_norm.Params(random(shape[-1]), random(shape[-1]))
+    agree(normed, p, random(*shape), random(*shape, purpose="more"), dtype=dtype, names=["sublayers.normalise.of_sum"])
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 7), (3, 700, 64)])
 @pytest.mark.parametrize("kind", ["relu", "gelu"])
 @pytest.mark.parametrize("norm_kind", ["layer", "rms"])
 @pytest.mark.parametrize("norm", ["none", "pre", "post"])
 def test_think(norm, norm_kind, kind, shape, dtype):
     D, F = shape[-1], 40
-    cfg = ModelConfig(vocab_size=9, n_ctx=9, d_model=D, n_heads=1, d_mlp=F, activation=kind, norm=norm)
+    shape_of: dict[str, Any] = {"vocab_size": 9, "n_ctx": 9, "d_model": D, "n_heads": 1, "d_mlp": F}
+    cfg = ModelConfig(**shape_of, activation=kind, norm=norm)
     mlp = feed_forward.Params(random(D, F), random(F), random(F, D), random(D))
     ln2 = layer_norm.Params(random(D), random(D)) if norm_kind == "layer" else rms_norm.Params(random(D))
 

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import aligned
+from ..arrays import aligned, keep
 from ..layers import layer_norm, rms_norm
 from .compile import fits, lent, parts, spread, strided
 from .lanes import dense
+
+BLOCK = 64  # rows, summed before they are normed
 
 
 @lent
@@ -91,6 +93,18 @@ def _layer_forward(first, part, x, x_hat, rstd, y, eps, gain, bias):
     layer_rows(x, x_hat, rstd, y, gain, bias, eps)
 
 
+@strided(2, 2, 2, 1, 2, 0, 3, 1, 1)
+def _layer_of_sum(first, part, x, more, x_hat, rstd, y, eps, rooms, gain, bias):
+    for i in range(0, len(x), BLOCK):
+        end = min(i + BLOCK, len(x))
+        total = rooms[part, : end - i]
+        for n in range(end - i):
+            row, other, both = dense(x[i + n]), dense(more[i + n]), dense(total[n])
+            for j in range(row.size):
+                both[j] = row[j] + other[j]
+        layer_rows(total, x_hat[i:end], rstd[i:end], y[i:end], gain, bias, eps)
+
+
 @strided(2, 2, 1, 2, 1, 2, 2)
 def _layer_backward(first, part, dy, x_hat, rstd, dx, gain, dgain, dbias):
     layer_rows_backward(dy, x_hat, rstd, dx, gain, dgain[part], dbias[part])
@@ -116,6 +130,16 @@ def layer_forward(definition: Any, p: Any, x: Any, eps: float = 1e-5) -> Any:
     x_hat, y, rstd = aligned(x.shape, x.dtype), aligned(x.shape, x.dtype), np.empty((*x.shape[:-1], 1), x.dtype)
     rows = _rows(x), _rows(x_hat), rstd.reshape(-1), _rows(y)
     spread(_layer_forward, x.size, rows, (x.dtype.type(eps), p.gain, p.bias))
+    return y, layer_norm.Cache(p.gain, x_hat, rstd)
+
+
+def of_sum(definition: Any, p: Any, x: Any, more: Any, eps: float, tap: Any = keep) -> Any:
+    taken = tap is keep and isinstance(p, layer_norm.Params) and x.shape == more.shape
+    if not taken or not fits(x, more, p.gain, p.bias) or x.size == 0:
+        return definition(p, x, more, eps, tap)
+    x_hat, y, rstd = (aligned(shape, x.dtype) for shape in (x.shape, x.shape, (*x.shape[:-1], 1)))
+    rows, rooms = (_rows(x), _rows(more), _rows(x_hat), rstd.reshape(-1), _rows(y)), (parts(x.size), BLOCK, x.shape[-1])
+    spread(_layer_of_sum, x.size, rows, (x.dtype.type(eps), aligned(rooms, x.dtype), p.gain, p.bias))
     return y, layer_norm.Cache(p.gain, x_hat, rstd)
 
 
@@ -147,6 +171,7 @@ def rms_backward(definition: Any, dy: Any, c: Any) -> Any:
 
 
 KERNELS = {
+    "sublayers.normalise.of_sum": of_sum,
     "layers.layer_norm.forward": layer_forward,
     "layers.layer_norm.backward": layer_backward,
     "layers.rms_norm.forward": rms_forward,

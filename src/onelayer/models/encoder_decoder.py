@@ -292,8 +292,8 @@ def cross(
     """mid -> cross: attention to the memory, its norm, and the sum with the stream."""
     if cfg.norm == "post":
         out, c_cross = attention.forward(p.cross_attn, mid, memory, across, position, at_scope(tap, "cross_attn"))
-        total = mid + tap("hook_cross_out", out)
-        met, c_lnx = normalise.forward(p.ln_cross, total, cfg.norm_eps, at_scope(tap, "ln_cross"))
+        out = tap("hook_cross_out", out)
+        met, c_lnx = normalise.of_sum(p.ln_cross, mid, out, cfg.norm_eps, at_scope(tap, "ln_cross"))
     else:
         a, c_lnx = normalise.forward(p.ln_cross, mid, cfg.norm_eps, at_scope(tap, "ln_cross"))
         out, c_cross = attention.forward(p.cross_attn, a, memory, across, position, at_scope(tap, "cross_attn"))

@@ -240,7 +240,7 @@ def look(
     y = gather(tokens, tables.token, tables.place, tables.rstd, tables.b)
     q, k, v = attention_rows.side_by_side(y, (H, K))
     out, attended = attention_rows.attend(tables.W_O, tables.b_O, tables.pos, (q, k, v), (None, None), places, position)
-    mid, c_ln1 = normalise.forward(p.ln1, x + out, cfg.norm_eps)  # of norm "post"
+    mid, c_ln1 = normalise.of_sum(p.ln1, x, out, cfg.norm_eps)  # the norm of "post"
     return mid, (c_ln1, Looked(tables, tokens, attended))
 
 

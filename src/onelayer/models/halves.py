@@ -35,7 +35,7 @@ def look(
     last = x[:, x.shape[1] - n :, :]
     if cfg.norm == "post":
         out, c_attn = attention.forward(p.attn, last, x, places, position, at_scope(tap, "attn"))
-        mid, c_ln1 = normalise.forward(p.ln1, last + tap("hook_attn_out", out), cfg.norm_eps, at_scope(tap, "ln1"))
+        mid, c_ln1 = normalise.of_sum(p.ln1, last, tap("hook_attn_out", out), cfg.norm_eps, at_scope(tap, "ln1"))
     else:
         a, c_ln1 = normalise.forward(p.ln1, x, cfg.norm_eps, at_scope(tap, "ln1"))
         asks = a[:, x.shape[1] - n :, :]
@@ -67,7 +67,7 @@ def think(
     """mid -> post: the feed-forward network, its norm, and the sum with the stream. p: a block."""
     if cfg.norm == "post":
         out, c_mlp = feed_forward.forward(p.mlp, mid, cfg.activation, at_scope(tap, "mlp"))
-        post, c_ln2 = normalise.forward(p.ln2, mid + tap("hook_mlp_out", out), cfg.norm_eps, at_scope(tap, "ln2"))
+        post, c_ln2 = normalise.of_sum(p.ln2, mid, tap("hook_mlp_out", out), cfg.norm_eps, at_scope(tap, "ln2"))
     else:
         m, c_ln2 = normalise.forward(p.ln2, mid, cfg.norm_eps, at_scope(tap, "ln2"))
         out, c_mlp = feed_forward.forward(p.mlp, m, cfg.activation, at_scope(tap, "mlp"))

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from jaxtyping import Inexact
 
 from ..arrays import Array, Tap, keep
+from ..fused import fused
 from ..layers import layer_norm, rms_norm
 
 Params: TypeAlias = layer_norm.Params | rms_norm.Params | None
@@ -25,6 +26,14 @@ def forward(p: Params, x: Inexact[Array, "B T D"], eps: float, tap: Tap = keep) 
         return x, None
     y, c = layer_norm.forward(p, x, eps) if isinstance(p, layer_norm.Params) else rms_norm.forward(p, x, eps)
     return tap("hook_normalized", y), c
+
+
+@fused
+def of_sum(
+    p: Params, x: Inexact[Array, "B T D"], more: Inexact[Array, "B T D"], eps: float, tap: Tap = keep
+) -> tuple[Array, Cache]:
+    """`forward` of x + more; backwards, ∂x and ∂more are alike."""
+    return forward(p, x + more, eps, tap)
 
 
 def backward(dy: Inexact[Array, "B T D"], c: Cache, tap: Tap = keep) -> tuple[Array, Params]:
