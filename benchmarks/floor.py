@@ -2,10 +2,10 @@
 
     python benchmarks/floor.py                     beside the step itself, in turn; milliseconds, medians
 
-In NumPy, with attention's own kernel where the step has it; in PyTorch, and of the grokking step in JAX, where these
-are installed. The operands are as many arrays as the step has, so that none is still in a cache from its last use, and
-in NumPy a batch goes in shares to the threads as the engine's does. No bias, GELU, norm, loss or optimizer is in it,
-and no softmax but that in attention's kernel.
+In NumPy by BLAS and by the kernels, with attention's own kernel where the step has it; in PyTorch, and of the grokking
+step in JAX, where these are installed. The operands are as many arrays as the step has, so that none is still in a
+cache from its last use, and in NumPy a batch goes in shares to the threads as the engine's does. No bias, GELU, norm,
+loss or optimizer is in it, and no softmax but that in attention's kernel.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from onelayer import kernels, threads
-from onelayer.arrays import generator
+from onelayer.arrays import aligned, generator
 from onelayer.bench import Case, encoder_decoder, grok, language_model
 from onelayer.bench.measure import PAUSE
 from onelayer.fused import using
@@ -69,7 +69,9 @@ def cross(B: int, T: int, S: int, D: int, H: int) -> Work:
 
 
 def array(*shape: int) -> np.ndarray:
-    return generator(0, "floor", *shape).standard_normal(shape).astype(np.float32)
+    made = aligned(shape, np.float32)
+    made[...] = generator(0, "floor", *shape).standard_normal(shape)
+    return made
 
 
 def grokking(share: int) -> Work:
@@ -119,8 +121,10 @@ def measure(name: str, work: Callable[[int], Work], case: Callable[[], Case], ou
     flops = sum(2 * a.size * b.shape[-1] for a, b in whole.dense)
     turns = {
         f"the step, {ours}": next(c for c in case().contenders if c.name == ours).make(),
-        "dense products": lambda: threads.together(lambda share: multiply(share.dense), shares),
+        "dense products, BLAS": lambda: threads.together(lambda share: multiply(share.dense), shares),
     }
+    if kernels.available():
+        turns["dense products, kernels"] = lambda: threads.together(lambda share: multiply_here(share.dense), shares)
     if whole.attention and kernels.available():
         turns["attention's kernel"] = attend([share.attention for share in shares])
     if find_spec("torch"):
@@ -199,6 +203,17 @@ def in_jax(products: list[Product]) -> Callable[[], object]:
 def multiply(products: list[Product]) -> None:
     for a, b in products:
         np.matmul(a, b)
+
+
+def multiply_here(products: list[Product]) -> None:
+    """By kernels/product.py."""
+    from onelayer.kernels.product import multiply, outer
+
+    for a, b in products:
+        if a.flags.c_contiguous:
+            multiply(a, b)
+        else:
+            outer(a.T, b)
 
 
 if __name__ == "__main__":

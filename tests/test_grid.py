@@ -51,7 +51,7 @@ def test_where_it_is_measured_and_where_it_ends():
 
 def test_the_sample_is_what_is_measured():
     whole, some = (grid.train(replace(tiny(until=()), sample=n))["curve"][0] for n in (None, 3))
-    assert whole["test_loss"] == some["test_loss"]
+    assert whole["test_loss"] == pytest.approx(some["test_loss"], rel=1e-6)  # by another exact path, perhaps
     assert whole["train_loss"] != some["train_loss"]
 
 

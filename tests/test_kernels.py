@@ -9,7 +9,7 @@ from backends import needs
 
 from onelayer import fused, kernels
 from onelayer.arrays import flatten, generator, map_tree
-from onelayer.layers import activations, cross_entropy, embedding, layer_norm, linear, rms_norm, softmax
+from onelayer.layers import activations, cross_entropy, embedding, layer_norm, linear, rms_norm, softmax, unembedding
 from onelayer.models import circuits, decoder_only, first_attention, halves, tables
 from onelayer.models.config import ModelConfig
 from onelayer.models.decoder_only import Block
@@ -389,7 +389,40 @@ def test_they_are_off_unless_turned_on():
 
 @pytest.mark.parametrize("shape", SIZES)
 def test_linear(shape, dtype):
-    p = linear.Params(random(shape[-1], 11), random(11, purpose="bias"))
-    agree(linear.forward, p, random(*shape), dtype=dtype, names=["layers.linear.forward"])
-    with fused.using(kernels.available()):
-        assert linear.forward(p._replace(bias=None), random(*shape))[0].shape == (*shape[:-1], 11)
+    def both(p: Any, x: Any, dy: Any) -> Any:
+        y, c = linear.forward(p, x)
+        return y, linear.backward(dy, c)
+
+    p, dy = linear.Params(random(shape[-1], 11), random(11, purpose="bias")), random(*shape[:-1], 11, purpose="dy")
+    names = [f"layers.linear.{way}" for way in WAYS]
+    for some in (p, p._replace(bias=None)):
+        agree(both, some, random(*shape), dy, dtype=dtype, names=names)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_unembedding(tied, dtype):
+    def both(W: Any, x: Any, dlogits: Any) -> Any:
+        p = unembedding.Params(None, None)
+        logits, c = unembedding.forward(unembedding.tied(p, W) if tied else p._replace(W_U=W), x)
+        return logits, unembedding.backward(dlogits, c)
+
+    W, names = random(*((65, 48) if tied else (48, 65))), [f"layers.unembedding.{way}" for way in WAYS]
+    agree(both, W, random(3, 500, 48), random(3, 500, 65, purpose="dlogits"), dtype=dtype, names=names)
+
+
+@pytest.mark.parametrize("K", [1, 33, 300])
+@pytest.mark.parametrize("N", [1, 32, 65, 200])
+@pytest.mark.parametrize("M", [1, 7, 100, 997])
+def test_products(M, N, K, dtype, monkeypatch):
+    """Of every size, as they lie, turned and in views; a matrix that may only be read as well."""
+    from onelayer.kernels import product
+
+    monkeypatch.setattr(product, "WORTHWHILE", 0)
+    wide, W, b = (random(*shape).astype(dtype) for shape in ((M, K + 5), (K, N), (N,)))
+    a, turned, W.flags.writeable = wide[:, 3 : 3 + K], np.ascontiguousarray(W.T), False
+    y = a @ W + b
+    for found in (product.multiply(a, W, b), product.multiply(a, turned.T, b), product.multiply(a, W) + b):
+        assert found.dtype == y.dtype and found.flags.c_contiguous
+        assert np.linalg.norm(found - y) < ROUNDING[dtype] * np.linalg.norm(y)
+    expected = a.T @ y
+    assert np.linalg.norm(product.outer(a, y) - expected) < ROUNDING[dtype] * np.linalg.norm(expected)

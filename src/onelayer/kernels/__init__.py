@@ -2,8 +2,8 @@
 
 The layer files are the definition; a kernel is only faster. It takes real float32 or float64 arrays in C order, and
 hands everything else back to the definition. Each is held to it by tests/test_kernels.py: to 1e-12 in float64.
-Matrix products stay with NumPy's BLAS: over a whole step PyTorch's take as long. Attention's own are many and small,
-and what lies between them fits the cache: they are done in one pass (attention.py, on rows in registers: lanes.py).
+Products of many rows with a layer's weights are written here too (product.py, on rows in registers: lanes.py): they are
+faster than BLAS's, and what lies between them is done while it is in the cache (feed_forward.py, attention.py).
 
 `available()` is empty where numba is not installed. Adding a kernel is a function and a line in its file's KERNELS.
 """

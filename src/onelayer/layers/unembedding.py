@@ -17,7 +17,8 @@ from typing import NamedTuple
 from jaxtyping import Inexact
 
 from ..arrays import Array
-from . import linear
+from ..arrays import array_namespace as namespace
+from ..fused import fused
 
 
 class Params(NamedTuple):
@@ -36,11 +37,17 @@ def tied(p: Params, W_E: Inexact[Array, "V D"]) -> Params:
     return Params(W_U=W_E.T, b_U=p.b_U)
 
 
+@fused
 def forward(p: Params, x: Inexact[Array, "*rows D"]) -> tuple[Inexact[Array, "*rows V"], Cache]:
-    logits, _ = linear.forward(linear.Params(p.W_U, p.b_U), x)
-    return logits, Cache(p.W_U, p.b_U, x)
+    xp = namespace(x)
+    rows = xp.reshape(x, (-1, x.shape[-1]))
+    logits = rows @ p.W_U if p.b_U is None else rows @ p.W_U + p.b_U
+    return xp.reshape(logits, (*x.shape[:-1], logits.shape[-1])), Cache(p.W_U, p.b_U, x)
 
 
+@fused
 def backward(dlogits: Inexact[Array, "*rows V"], c: Cache) -> tuple[Inexact[Array, "*rows D"], Params]:
-    dx, d = linear.backward(dlogits, linear.Cache(*c))
-    return dx, Params(W_U=d.weight, b_U=d.bias)
+    xp = namespace(dlogits)
+    x, dy = (xp.reshape(a, (-1, a.shape[-1])) for a in (c.x, dlogits))
+    dx = xp.reshape(dy @ c.W_U.T, c.x.shape)
+    return dx, Params(W_U=x.T @ dy, b_U=None if c.b_U is None else xp.sum(dy, axis=0))

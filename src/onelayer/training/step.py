@@ -99,8 +99,7 @@ def take(
     params, opt = state
     loss, raw = (gradient or loss_and_grads)(params, batch, objective)
     xp = array_namespace(loss)
-    flat = [xp.reshape(g, (-1,)) for g in flatten(raw).values()]
-    squares = [xp.vecdot(g, g) for g in flat]
+    squares = [xp.sum(g * g) for g in flatten(raw).values()]
     grad_norm = xp.sqrt(sum(squares[1:], start=squares[0]))
 
     grads, filters = raw, []
