@@ -2,8 +2,8 @@
 
     python benchmarks/floor.py                     beside the step itself, in turn; milliseconds, medians
 
-In NumPy by BLAS and by the kernels, with attention's own kernel where the step has it; in PyTorch, and of the grokking
-step in JAX, where these are installed. The operands are as many arrays as the step has, so that none is still in a
+In NumPy by BLAS, with attention's own kernel where the step has it; in PyTorch, and of the grokking step in JAX, where
+these are installed. The operands are as many arrays as the step has, so that none is still in a
 cache from its last use, and in NumPy a batch goes in shares to the threads as the engine's does. No bias, GELU, norm,
 loss or optimizer is in it, and no softmax but that in attention's kernel.
 """
@@ -123,8 +123,6 @@ def measure(name: str, work: Callable[[int], Work], case: Callable[[], Case], ou
         f"the step, {ours}": next(c for c in case().contenders if c.name == ours).make(),
         "dense products, BLAS": lambda: threads.together(lambda share: multiply(share.dense), shares),
     }
-    if kernels.available():
-        turns["dense products, kernels"] = lambda: threads.together(lambda share: multiply_here(share.dense), shares)
     if whole.attention and kernels.available():
         turns["attention's kernel"] = attend([share.attention for share in shares])
     if find_spec("torch"):
@@ -203,17 +201,6 @@ def in_jax(products: list[Product]) -> Callable[[], object]:
 def multiply(products: list[Product]) -> None:
     for a, b in products:
         np.matmul(a, b)
-
-
-def multiply_here(products: list[Product]) -> None:
-    """By kernels/product.py."""
-    from onelayer.kernels.product import multiply, outer
-
-    for a, b in products:
-        if a.flags.c_contiguous:
-            multiply(a, b)
-        else:
-            outer(a.T, b)
 
 
 if __name__ == "__main__":

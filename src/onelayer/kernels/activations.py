@@ -1,4 +1,4 @@
-"""Kernels of layers/activations.py: bias, function and slope in one pass over rows, one written where they lie.
+"""Kernels of layers/activations.py: function and slope in one pass over rows, one of them where they lie.
 
 gelu      Φ(x) = 1 − ½ e^(−u²) W(u) for x ≥ 0 and ½ e^(−u²) W(u) below, u = |x|/√2, W(u) = e^(u²) erfc(u).
           e^(−u²) = e^(−x²/2) is what the density φ needs as well. W falls smoothly from 1 to 0: a polynomial in
