@@ -21,8 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
+from ..arrays import aligned
 from .compile import lent, parts, spread, strided
 from .lanes import choose, column, dense, each, exp, fill, lanes, load, store
+from .product import widened
 
 ROWS = 5  # of a product, summed in registers at a time
 KEYS = 64  # in a block
@@ -299,38 +301,20 @@ def _sees(q: Any, k: Any, v: Any, mask: Any) -> bool:
 
 
 def _rooms(dtype: Any, count: int, *shapes: tuple[int, int]) -> list[np.ndarray]:
-    """Zeros of each shape for each of so many threads, from the beginning of a cache line on."""
-    found = []
-    for shape in shapes:
-        size = count * math.prod(shape)
-        some = np.zeros(size + 64 // dtype.itemsize, dtype)
-        start = -some.ctypes.data % 64 // dtype.itemsize
-        found.append(some[start : start + size].reshape(count, *shape))
+    """Zeros of each shape for each of so many threads."""
+    found = [aligned((count, *shape), dtype) for shape in shapes]
+    for room in found:
+        room[:] = 0
     return found
-
-
-def _whole(n: int, step: int) -> int:
-    """n, rounded up to whole steps."""
-    return -(-n // step) * step
-
-
-def _wide(x: Any) -> np.ndarray:
-    """With room for whole lanes in each row."""
-    K = _whole(x.shape[-1], lanes(x))
-    if x.shape[-1] == K:
-        return x
-    wide = np.zeros((*x.shape[:-1], K), x.dtype)
-    wide[..., : x.shape[-1]] = x
-    return wide
 
 
 def _look(q: Any, k: Any, v: Any, mask: Any, z: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """z, where it is to be; L, and what may be seen."""
     (B, H, T, K), S, width = q.shape, k.shape[2], lanes(q)
     L, (lengths, allowed), size = np.empty((B, H, T), q.dtype), _seen(mask, B, T, S), B * H * T * S
-    v, out = _wide(v), _wide(z)
+    v, out = widened(v), widened(z)
     shapes = (K, width), (1, width), (2, width), (KEYS, width), (width, v.shape[-1])
-    items = np.arange(B * H * (_whole(T, width) // width))
+    items = np.arange(B * H * -(-T // width))
     spread(_forward, size, (items,), (q, k, v, lengths, allowed, out, L, K, *_rooms(q.dtype, parts(size), *shapes)))
     if out is not z:
         z[:] = out[..., : z.shape[-1]]
@@ -339,9 +323,9 @@ def _look(q: Any, k: Any, v: Any, mask: Any, z: Any) -> tuple[np.ndarray, np.nda
 
 def _look_back(dz: Any, c: Mixed, *given: Any) -> None:
     (B, H, T, K), S, N, width = c.q.shape, c.k.shape[2], c.v.shape[3], lanes(c.q)
-    size, outs = B * H * T * S, [_wide(out) for out in given]
+    size, outs = B * H * T * S, [widened(out) for out in given]
     shapes = (K, width), (N, width), (1, width), (2, width), (KEYS, width), (KEYS, width)
-    ins = *(_wide(a) for a in (dz, c.z, c.q, c.k, c.v)), c.L, c.lengths, c.allowed
+    ins = *(widened(a) for a in (dz, c.z, c.q, c.k, c.v)), c.L, c.lengths, c.allowed
     spread(_backward, size, (np.arange(B * H),), (*ins, *outs, K, N, *_rooms(c.q.dtype, parts(size), *shapes)))
     for out, there in zip(outs, given, strict=True):
         if out is not there:

@@ -23,7 +23,7 @@ from ..arrays import aligned
 from .compile import lent, spread, strided
 from .lanes import broad, broad_each, broad_load, column, each, lanes, load, store
 
-__all__ = ["multiply", "outer", "panels"]
+__all__ = ["cut", "multiply", "multiply_rows", "outer", "outer_rows", "panels", "whole", "widened"]
 
 ROWS = 6
 BLOCK = 96  # rows: of a, or of both factors of `outer`
@@ -142,11 +142,11 @@ def whole(n: int, dtype: Any) -> int:
 
 def widened(a: Any) -> np.ndarray:
     """With zeros to the right until the rows are whole lanes; itself, if they are."""
-    N = whole(a.shape[1], a.dtype)
-    if a.shape[1] == N:
+    N = whole(a.shape[-1], a.dtype)
+    if a.shape[-1] == N:
         return a
-    wide = np.zeros((len(a), N), a.dtype)
-    wide[:, : a.shape[1]] = a
+    wide = np.zeros((*a.shape[:-1], N), a.dtype)
+    wide[..., : a.shape[-1]] = a
     return wide
 
 
