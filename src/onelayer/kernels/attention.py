@@ -25,9 +25,14 @@ from ..arrays import aligned
 from .compile import lent, parts, spread, strided
 from .lanes import choose, column, dense, each, exp, fill, lanes, load, store
 from .product import widened
+from .rows import clear
 
 ROWS = 5  # of a product, summed in registers at a time
 KEYS = 64  # in a block
+WHICH, LENGTHS, ALLOWED = (
+    types.Array(kind, axes, "A", readonly=True) for kind, axes in ((types.int64, 1), (types.int64, 2), (types.uint8, 3))
+)
+ROOMS, ROOMS_BACK = (3,) * 5, (3,) * 6  # of `rooms` and `rooms_back`
 
 
 class Mixed(NamedTuple):
@@ -67,7 +72,7 @@ def _reach(mask, lengths):
     return gaps
 
 
-def _seen(mask: Any, B: int, T: int, S: int) -> tuple[np.ndarray, np.ndarray]:
+def seen(mask: Any, B: int, T: int, S: int) -> tuple[np.ndarray, np.ndarray]:
     """[B T], in how many of the first places is all that a row may see; [B T S], the mask, if some have gaps there."""
     none = np.broadcast_to(np.empty(0, np.uint8), (B, T, 0))
     if mask is None:
@@ -112,13 +117,6 @@ def _turn(rows, out):
 
 
 @lent
-def _clear(rows):
-    for i in range(rows.shape[0]):
-        for j in range(0, rows.shape[1], lanes(rows)):
-            store(rows, i, j, fill(rows.dtype.type(0)))
-
-
-@lent
 def _product(c, a, b, first, last, add):
     """ROWS rows c = or += Σ a[:, n] b[n], n from first to last. Where c has fewer, the last of them is done again."""
     none, end = fill(c.dtype.type(0)), c.shape[0] - 1
@@ -153,19 +151,15 @@ def _longest(limits, row):
     return int(longest)
 
 
-WHICH, LENGTHS, ALLOWED = (
-    types.Array(kind, axes, "A", readonly=True) for kind, axes in ((types.int64, 1), (types.int64, 2), (types.uint8, 3))
-)
-
-
-@strided(WHICH, 4, 4, 4, LENGTHS, ALLOWED, 4, 3, types.int64, 3, 3, 3, 3, 3)
-def _forward(first, part, items, q, k, v, lengths, allowed, z, L, K, turned, limits, sums, weights, mixed):
+@lent
+def mix_panels(first, last, q, k, v, lengths, allowed, z, L, K, rooms):
+    """z and L of the panels from `first` to `last`; head after head, example after example, there are so many."""
     H, T = q.shape[1], q.shape[2]
     number, width = q.dtype.type, lanes(q)
-    turned, limits, sums, weights, mixed = turned[part], limits[part], sums[part], weights[part], mixed[part]
+    turned, limits, sums, weights, mixed = rooms
     low, nothing, hidden = fill(np.finfo(q.dtype).min), fill(number(0)), fill(np.finfo(q.dtype).min / number(2))
     panels = (T + width - 1) // width
-    for item in items:
+    for item in range(first, last):
         head, start = item // panels, item % panels * width
         b, h, stop = head // H, head % H, min(start + width, T)
         keys, values, out, n = k[b, h], v[b, h], z[b, h, start:stop], stop - start
@@ -217,23 +211,27 @@ def _forward(first, part, items, q, k, v, lengths, allowed, z, L, K, turned, lim
                 store(out, i, j, each(sums, 0, i) * load(mixed, i, j) if longest else nothing)
 
 
+@strided(WHICH, 4, 4, 4, LENGTHS, ALLOWED, 4, 3, types.int64, ROOMS)
+def _forward(first, part, items, q, k, v, lengths, allowed, z, L, K, rooms):
+    turned, limits, sums, weights, mixed = rooms
+    own = turned[part], limits[part], sums[part], weights[part], mixed[part]
+    mix_panels(first, first + len(items), q, k, v, lengths, allowed, z, L, K, own)
+
+
 # ------------------------------------------------------------------------------------------ backward
 
 
-@strided(WHICH, *(4,) * 5, 3, LENGTHS, ALLOWED, 4, 4, 4, types.int64, types.int64, *(3,) * 6)
-def _backward(
-    first, part, heads, dz, z, q, k, v, L, lengths, allowed, dq, dk, dv, K, N,
-    turned, dz_turned, limits, sums, pattern, dscores,
-):  # fmt: skip
+@lent
+def send_heads_back(first, last, dz, z, q, k, v, L, lengths, allowed, dq, dk, dv, K, N, rooms):
+    """∂q, ∂k and ∂v of the heads from `first` to `last`, example after example."""
     H, T, number, width = q.shape[1], q.shape[2], q.dtype.type, lanes(q)
-    turned, dz_turned, limits, sums = turned[part], dz_turned[part], limits[part], sums[part]
-    pattern, dscores = pattern[part], dscores[part]
+    turned, dz_turned, limits, sums, pattern, dscores = rooms
     low, nothing, hidden = fill(np.finfo(q.dtype).min), fill(number(0)), fill(np.finfo(q.dtype).min / number(2))
-    for head in heads:
+    for head in range(first, last):
         b, h = head // H, head % H
         keys, values, dkeys, dvalues = k[b, h], v[b, h], dk[b, h], dv[b, h]
-        _clear(dkeys)
-        _clear(dvalues)
+        clear(dkeys)
+        clear(dvalues)
         for start in range(0, T, width):
             stop = min(start + width, T)
             n, may = stop - start, allowed[b, start:stop]
@@ -280,7 +278,14 @@ def _backward(
                     _product(dvalues[before + r : stop_here], pattern[r:], dmixed, begin, n, True)
                     _product(dkeys[before + r : stop_here], dscores[r:], ask, begin, n, True)
             if not longest:
-                _clear(dask)
+                clear(dask)
+
+
+@strided(WHICH, *(4,) * 5, 3, LENGTHS, ALLOWED, 4, 4, 4, types.int64, types.int64, ROOMS_BACK)
+def _backward(first, part, heads, dz, z, q, k, v, L, lengths, allowed, dq, dk, dv, K, N, rooms):
+    turned, dz_turned, limits, sums, pattern, dscores = rooms
+    own = turned[part], dz_turned[part], limits[part], sums[part], pattern[part], dscores[part]
+    send_heads_back(first, first + len(heads), dz, z, q, k, v, L, lengths, allowed, dq, dk, dv, K, N, own)
 
 
 # ------------------------------------------------------------------------------------------ in the place of
@@ -294,15 +299,26 @@ def _takes(*arrays: Any) -> bool:
     )
 
 
-def _sees(q: Any, k: Any, v: Any, mask: Any) -> bool:
+def sees(q: Any, k: Any, v: Any, mask: Any) -> bool:
     return _takes(q, k, v) and (
         mask is None or (isinstance(mask, np.ndarray) and mask.ndim == 4 and mask.shape[1] == 1)
     )
 
 
-def _rooms(dtype: Any, count: int, *shapes: tuple[int, int]) -> list[np.ndarray]:
-    """Zeros of each shape for each of so many threads."""
-    found = [aligned((count, *shape), dtype) for shape in shapes]
+def rooms(q: Any, N: int, size: int) -> tuple[np.ndarray, ...]:
+    """What `mix_panels` works in, for each of the threads that so much work gets; zeros. N: width of the values."""
+    K, width = q.shape[-1], lanes(q)
+    return _zeros(q.dtype, parts(size), (K, width), (1, width), (2, width), (KEYS, width), (width, N))
+
+
+def rooms_back(q: Any, N: int, size: int) -> tuple[np.ndarray, ...]:
+    """What `send_heads_back` works in."""
+    K, width = q.shape[-1], lanes(q)
+    return _zeros(q.dtype, parts(size), (K, width), (N, width), (1, width), (2, width), (KEYS, width), (KEYS, width))
+
+
+def _zeros(dtype: Any, count: int, *shapes: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    found = tuple(aligned((count, *shape), dtype) for shape in shapes)
     for room in found:
         room[:] = 0
     return found
@@ -311,29 +327,27 @@ def _rooms(dtype: Any, count: int, *shapes: tuple[int, int]) -> list[np.ndarray]
 def _look(q: Any, k: Any, v: Any, mask: Any, z: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """z, where it is to be; L, and what may be seen."""
     (B, H, T, K), S, width = q.shape, k.shape[2], lanes(q)
-    L, (lengths, allowed), size = np.empty((B, H, T), q.dtype), _seen(mask, B, T, S), B * H * T * S
+    L, (lengths, allowed), size = np.empty((B, H, T), q.dtype), seen(mask, B, T, S), B * H * T * S
     v, out = widened(v), widened(z)
-    shapes = (K, width), (1, width), (2, width), (KEYS, width), (width, v.shape[-1])
     items = np.arange(B * H * -(-T // width))
-    spread(_forward, size, (items,), (q, k, v, lengths, allowed, out, L, K, *_rooms(q.dtype, parts(size), *shapes)))
+    spread(_forward, size, (items,), (q, k, v, lengths, allowed, out, L, K, rooms(q, v.shape[-1], size)))
     if out is not z:
         z[:] = out[..., : z.shape[-1]]
     return L, lengths, allowed
 
 
 def _look_back(dz: Any, c: Mixed, *given: Any) -> None:
-    (B, H, T, K), S, N, width = c.q.shape, c.k.shape[2], c.v.shape[3], lanes(c.q)
+    (B, H, T, K), S, N = c.q.shape, c.k.shape[2], c.v.shape[3]
     size, outs = B * H * T * S, [widened(out) for out in given]
-    shapes = (K, width), (N, width), (1, width), (2, width), (KEYS, width), (KEYS, width)
     ins = *(widened(a) for a in (dz, c.z, c.q, c.k, c.v)), c.L, c.lengths, c.allowed
-    spread(_backward, size, (np.arange(B * H),), (*ins, *outs, K, N, *_rooms(c.q.dtype, parts(size), *shapes)))
+    spread(_backward, size, (np.arange(B * H),), (*ins, *outs, K, N, rooms_back(c.q, N, size)))
     for out, there in zip(outs, given, strict=True):
         if out is not there:
             there[:] = out[..., : there.shape[-1]]
 
 
 def mix(definition: Any, q: Any, k: Any, v: Any, mask: Any, bias: Any = None) -> Any:
-    if bias is not None or not _sees(q, k, v, mask):
+    if bias is not None or not sees(q, k, v, mask):
         return definition(q, k, v, mask, bias)
     z = np.empty((q.shape[0], q.shape[2], q.shape[1], v.shape[3]), q.dtype)
     by_head = z.transpose(0, 2, 1, 3)
@@ -347,7 +361,7 @@ def mix_backward(definition: Any, dz: Any, c: Any, dq: Any, dk: Any, dv: Any) ->
 
 
 def look_at_all(definition: Any, c: Any, position: Any) -> Any:
-    if position.has("score") or not _sees(c.q, c.k, c.v, c.places.mask):
+    if position.has("score") or not sees(c.q, c.k, c.v, c.places.mask):
         return definition(c, position)
     z = np.empty((*c.q.shape[:3], c.v.shape[3]), c.q.dtype)
     L, *_ = _look(c.q, c.k, c.v, c.places.mask, z)
@@ -355,12 +369,12 @@ def look_at_all(definition: Any, c: Any, position: Any) -> Any:
 
 
 def send_all_back(definition: Any, dz: Any, delta: Any, c: Any, position: Any) -> Any:
-    if position.has("score") or not _sees(c.q, c.k, c.v, c.places.mask) or not _takes(c.q, dz, c.z):
+    if position.has("score") or not sees(c.q, c.k, c.v, c.places.mask) or not _takes(c.q, dz, c.z):
         return definition(dz, delta, c, position)
     (B, H, T, K), S, N = c.q.shape, c.k.shape[2], c.v.shape[3]
     dq, dk, dv = (np.empty((B, n, H, width), dz.dtype) for n, width in ((T, K), (S, K), (S, N)))
-    seen = _seen(c.places.mask, B, T, S)
-    _look_back(dz, Mixed(c.q, c.k, c.v, c.z, c.L[..., 0], *seen), *(a.transpose(0, 2, 1, 3) for a in (dq, dk, dv)))
+    may = seen(c.places.mask, B, T, S)
+    _look_back(dz, Mixed(c.q, c.k, c.v, c.z, c.L[..., 0], *may), *(a.transpose(0, 2, 1, 3) for a in (dq, dk, dv)))
     return (dq, None, None), (dk, dv, None, None), None  # attention_blocked's Sent: there is no bias to feel it
 
 

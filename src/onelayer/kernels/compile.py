@@ -47,23 +47,33 @@ def lent(f: Callable[..., Any]) -> Any:
 
 def strided(*kinds: Any) -> Callable[[Callable[..., Any]], Any]:
     """`lent`, once for each precision whatever the strides: a long kernel is compiled for seconds. kinds, of the
-    arguments after `first` and `part`: how many axes, where it is an array of real numbers (0: one such number), or
-    numba's type. The last argument is such an array."""
+    arguments after `first` and `part`: how many axes, where it is an array of real numbers (0: one such number), a
+    tuple of such, or numba's type. The last argument is an array of real numbers, or a tuple that begins with one."""
 
     def decorate(f: Callable[..., Any]) -> Any:
         @cache
         def of(number: Any) -> Any:
-            real = (number if kind == 0 else types.Array(number, kind, "A") for kind in kinds if isinstance(kind, int))
-            given = (next(real) if isinstance(kind, int) else kind for kind in kinds)
-            return _compile(f, "reassoc", "contract", "nsz", _nrt=False, signature=types.void(intp, intp, *given))
+            def typed(kind: Any) -> Any:
+                if isinstance(kind, tuple):
+                    return types.Tuple([typed(one) for one in kind])
+                return kind if not isinstance(kind, int) else types.Array(number, kind, "A") if kind else number
 
-        return lambda *args: of(numba.from_dtype(args[-1].dtype))(*map(_writable, args))
+            signature = types.void(intp, intp, *map(typed, kinds))
+            return _compile(f, "reassoc", "contract", "nsz", _nrt=False, signature=signature)
+
+        def call(*args: Any) -> None:
+            last = args[-1][0] if isinstance(args[-1], tuple) else args[-1]
+            of(numba.from_dtype(last.dtype))(*map(_writable, args))
+
+        return call
 
     return decorate
 
 
 def _writable(x: Any) -> Any:
     """What is compiled for arrays that may be written to takes no others, though it only reads this one."""
+    if isinstance(x, tuple):
+        return tuple(map(_writable, x))
     return x.copy() if isinstance(x, np.ndarray) and x.dtype.kind == "f" and not x.flags.writeable else x
 
 

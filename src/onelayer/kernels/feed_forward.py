@@ -19,26 +19,10 @@ from numba import types
 from ..arrays import aligned, keep
 from .activations import IN_PLACE, act
 from .compile import fits, lent, parts, spread, strided
-from .lanes import choose, dense, fill, lanes, load, store
-from .norms import layer_rows, layer_rows_backward, rms_rows, rms_rows_backward
+from .lanes import choose, fill, lanes, load, store
+from .norms import NONE, Norm, normed, normed_backward, scaled
 from .product import BLOCK, cut, multiply_rows, outer_rows, panels, whole, widened
-
-LAYER, RMS = 1, 2
-
-
-class Norm(NamedTuple):
-    kind: int = 0  # 0: there is none
-    gain: Any = None
-    bias: Any = None
-    eps: float = 0.0
-
-    def of(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gain and bias, zeros where there is none."""
-        none = np.zeros(x.shape[-1], x.dtype)
-        return none if self.gain is None else self.gain, none if self.bias is None else self.bias
-
-
-NONE = Norm()
+from .rows import add, add_up, copy
 
 
 class Cache(NamedTuple):
@@ -54,48 +38,6 @@ class Cache(NamedTuple):
     skip: bool
 
 
-@lent
-def _normed(x, x_hat, rstd, y, norm, gain, bias, eps):
-    if norm == LAYER:
-        layer_rows(x, x_hat, rstd, y, gain, bias, eps)
-    else:
-        rms_rows(x, x_hat, rstd, y, gain, eps)
-
-
-@lent
-def _normed_backward(dy, x_hat, rstd, dx, norm, gain, dgain, dbias):
-    if norm == LAYER:
-        layer_rows_backward(dy, x_hat, rstd, dx, gain, dgain, dbias)
-    else:
-        rms_rows_backward(dy, x_hat, rstd, dx, gain, dgain)
-
-
-@lent
-def _add(rows, more):
-    for i in range(rows.shape[0]):
-        row, other = dense(rows[i]), dense(more[i])
-        for j in range(row.size):
-            row[j] += other[j]
-
-
-@lent
-def _scale(x_hat, y, gain, bias):
-    """What a norm gave."""
-    gain, bias = dense(gain), dense(bias)
-    for i in range(y.shape[0]):
-        hat, row = dense(x_hat[i]), dense(y[i])
-        for j in range(row.size):
-            row[j] = gain[j] * hat[j] + bias[j]
-
-
-@lent
-def _copy(rows, there):
-    for i in range(rows.shape[0]):
-        row, to = dense(rows[i]), dense(there[i])
-        for j in range(row.size):
-            to[j] = row[j]
-
-
 @strided(2, 2, 1, 2, 2, 2, *(types.int64,) * 4, 0, 1, 1, 3, 3, 2, 3, 2)
 def _forward(
     first, part, x, x_hat, rstd, pre, post, y, kind, norm, before, skip, eps, gain, bias,
@@ -107,14 +49,14 @@ def _forward(
         given, out, room = x[i:end], y[i:end], rooms[part, : end - i]
         read, said = (room, out) if before else (given, room if norm else out)
         if before:
-            _normed(given, x_hat[i:end], rstd[i:end], read, norm, gain, bias, eps)
+            normed(given, x_hat[i:end], rstd[i:end], read, norm, gain, bias, eps)
         multiply_rows(read, pre[i:end], W_in, b_in)
         act(pre[i:end], post[i:end], kind)
         multiply_rows(post[i:end], said, W_out, b_out)
         if skip:
-            _add(said[:, :D], given)
+            add(said[:, :D], given)
         if norm and not before:
-            _normed(said[:, :D], x_hat[i:end], rstd[i:end], out[:, :D], norm, gain, bias, eps)
+            normed(said[:, :D], x_hat[i:end], rstd[i:end], out[:, :D], norm, gain, bias, eps)
 
 
 @lent
@@ -129,13 +71,6 @@ def _send_through(d, slope, is_relu, sums):
             store(sums, 0, j, load(sums, 0, j) + felt)
 
 
-@lent
-def _add_up(rows, sums):
-    for i in range(rows.shape[0]):
-        for j in range(0, rows.shape[1], lanes(rows)):
-            store(sums, 0, j, load(sums, 0, j) + load(rows, i, j))
-
-
 @strided(2, 2, 2, 1, 2, 2, 2, *(types.int64,) * 4, 1, 1, 3, 3, *(3,) * 3, 2, 2, *(3,) * 4, 2)
 def _backward(
     first, part, dy, x, x_hat, rstd, post, slope, dx, kind, norm, before, skip, gain, bias, W_out, W_in,
@@ -147,25 +82,25 @@ def _backward(
         end = min(i + BLOCK, len(x))
         asked, d, room, felt = asks[part, : end - i], blocks[part, : end - i], rooms[part, : end - i], dx[i:end]
         if norm and not before:
-            _normed_backward(dy[i:end], x_hat[i:end], rstd[i:end], asked[:, :D], norm, gain, dgain, dbias)
+            normed_backward(dy[i:end], x_hat[i:end], rstd[i:end], asked[:, :D], norm, gain, dgain, dbias)
         else:
-            _copy(dy[i:end], asked)
+            copy(dy[i:end], asked)
         multiply_rows(asked, d, W_out, nothing)
         _send_through(d, slope[i:end], kind == 0, db_in)
         read = x[i:end]
         if before:
             read = room
-            _scale(x_hat[i:end], room[:, :D], gain, bias)
+            scaled(x_hat[i:end], room[:, :D], gain, bias)
         outer_rows(read.T, dW_in, d, dW_in)
         outer_rows(post[i:end].T, dW_out, asked, dW_out)
-        _add_up(asked, db_out)
+        add_up(asked, db_out)
         if before:
             multiply_rows(d, room, W_in, nothing)
-            _normed_backward(room[:, :D], x_hat[i:end], rstd[i:end], felt[:, :D], norm, gain, dgain, dbias)
+            normed_backward(room[:, :D], x_hat[i:end], rstd[i:end], felt[:, :D], norm, gain, dgain, dbias)
         else:
             multiply_rows(d, felt, W_in, nothing)
         if skip:
-            _add(felt[:, :D], asked)
+            add(felt[:, :D], asked)
 
 
 def run(p: Any, x: Any, activation: str, norm: Norm = NONE, before: bool = False, skip: bool = False) -> Any:

@@ -1,6 +1,6 @@
 """Kernels of layers/layer_norm.py and rms_norm.py: the means and what is made of them, a row at a time."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,6 +86,67 @@ def rms_rows_backward(dy, x_hat, rms_inverse, dx, gain, dgain):
             own_gain[j] += asked[j] * hat[j]
         for j in range(D):
             out[j] = rms_inverse[i] * (gain[j] * asked[j] - hat[j] * along)
+
+
+# ------------------------------------------------------------------------------------------ as a part of other kernels
+
+LAYER, RMS = 1, 2
+
+
+class Norm(NamedTuple):
+    kind: int = 0  # 0: there is none
+    gain: Any = None
+    bias: Any = None
+    eps: float = 0.0
+
+    def of(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gain and bias, zeros where there is none."""
+        none = np.zeros(x.shape[-1], x.dtype)
+        return none if self.gain is None else self.gain, none if self.bias is None else self.bias
+
+
+NONE = Norm()
+
+
+def norm_of(p: Any, eps: float) -> Norm:
+    """By its parameters; None: there is none."""
+    if p is None:
+        return NONE
+    return Norm(LAYER, p.gain, p.bias, eps) if isinstance(p, layer_norm.Params) else Norm(RMS, p.gain, None, eps)
+
+
+def norm_gradient(norm: Norm, dgain: Any, dbias: Any) -> Any:
+    """Of its parameters."""
+    return None if norm.kind == 0 else layer_norm.Params(dgain, dbias) if norm.kind == LAYER else rms_norm.Params(dgain)
+
+
+@lent
+def normed(x, x_hat, rstd, y, norm, gain, bias, eps):
+    if norm == LAYER:
+        layer_rows(x, x_hat, rstd, y, gain, bias, eps)
+    else:
+        rms_rows(x, x_hat, rstd, y, gain, eps)
+
+
+@lent
+def normed_backward(dy, x_hat, rstd, dx, norm, gain, dgain, dbias):
+    if norm == LAYER:
+        layer_rows_backward(dy, x_hat, rstd, dx, gain, dgain, dbias)
+    else:
+        rms_rows_backward(dy, x_hat, rstd, dx, gain, dgain)
+
+
+@lent
+def scaled(x_hat, y, gain, bias):
+    """What a norm gave."""
+    gain, bias = dense(gain), dense(bias)
+    for i in range(y.shape[0]):
+        hat, row = dense(x_hat[i]), dense(y[i])
+        for j in range(row.size):
+            row[j] = gain[j] * hat[j] + bias[j]
+
+
+# ------------------------------------------------------------------------------------------ on their own
 
 
 @strided(2, 2, 1, 2, 0, 1, 1)

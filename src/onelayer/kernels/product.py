@@ -66,7 +66,7 @@ _broad_tile, _tile = _of(broad_load, broad_each), _of(load, each)
 
 @lent
 def multiply_rows(a, c, panels, start):
-    """c = start + a b; start [1, N], for every row. As many columns of a as b has rows."""
+    """c = start + a b; start [1, N], for every row, or as many rows. As many columns of a as b has rows."""
     width, K = panels.shape[2], panels.shape[1]
     for top in range(0, c.shape[0], BLOCK):
         end = min(top + BLOCK, c.shape[0])
@@ -76,7 +76,7 @@ def multiply_rows(a, c, panels, start):
                 whole, b = c.shape[1] - j >= width, panels[q, k : k + DEEP]
                 for i in range(top, end, ROWS):
                     out, rows = c[i:end, j:], a[i:end, k:]
-                    since = start[:, j:] if k == 0 else out
+                    since = out if k else start[i if start.shape[0] > 1 else 0 :, j:]
                     if whole:
                         _broad_tile(out, rows, b, since)
                     else:

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Inexact, Integer
 
 from ..arrays import Array, Tap, at_scope, keep
+from ..fused import fused
 from ..layers import embedding, unembedding
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
@@ -280,6 +281,7 @@ def block_backward(
     return tap("hook_resid_pre", dy), dmemory, DecoderBlock(d_ln1, d_attn, d_lnx, d_cross, d_ln2, d_mlp)
 
 
+@fused
 def cross(
     p: DecoderBlock,
     mid: Inexact[Array, "B T D"],
@@ -301,6 +303,7 @@ def cross(
     return tap("hook_resid_cross", met), (c_lnx, c_cross)
 
 
+@fused
 def cross_backward(
     dmet: Inexact[Array, "B T D"], c: tuple[Any, Any], position: Method, cfg: ModelConfig, tap: Tap = keep
 ) -> tuple[Inexact[Array, "B T D"], Inexact[Array, "B S D"], tuple[normalise.Params, attention.Params]]:

@@ -138,7 +138,7 @@ def tabulate(W_E: Float[np.ndarray, "V D"], stack: Any, T: int, cfg: ModelConfig
     E, P, c_pos = W_E if cfg.scale == 1 else cfg.scale * W_E, np.zeros((1, T, cfg.d_model), W_E.dtype), None
     if position.has("embedding"):
         P, c_pos = position.encode_x(stack.pos_embed, P, natural(T))
-    P, joint, rstd = P[0], attention_rows.joint(block.attn, position), None
+    P, (joint,), rstd = P[0], attention_rows.joints(block.attn, position), None
     W, b = joint
     if cfg.norm == "pre":
         if isinstance(block.ln1, layer_norm.Params):
@@ -166,8 +166,8 @@ def tabulate_backward(d: Any, c: Stack, cfg: ModelConfig) -> tuple[Array, Any, n
             d_ln1 = rms_norm.Params(d_gain)
     d_pos = position.encode_x_backward(dP[None], c.pos_embed)[1] if position.has("embedding") else None
     db = None if c.attn.b_Q is None else db
-    (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = attention_rows.joint_backward(linear.Params(dW, db), c.attn, position)
-    d_attn = attention.Params(dW_Q, dW_K, dW_V, d.W_O, db_Q, db_K, db_V, d.b_O, d.pos)
+    d_attn = attention_rows.joints_backward([linear.Params(dW, db)], c.attn, position)
+    d_attn = d_attn._replace(W_O=d.W_O, b_O=d.b_O, pos=d.pos)
     return cfg.scale * dE, d_pos, d_ln1, d_attn
 
 

@@ -28,6 +28,7 @@ Look: TypeAlias = Callable[..., tuple[Array, tuple[Any, Any]]]  # as `look`
 LookBackward: TypeAlias = Callable[..., tuple[Array, tuple[Any, Any]]]  # as `look_backward`
 
 
+@fused
 def look(
     p: Any, x: Inexact[Array, "B T D"], n: int, places: Places, position: Method, cfg: ModelConfig, tap: Tap = keep
 ) -> tuple[Inexact[Array, "B n D"], tuple[Any, Any]]:
@@ -44,6 +45,7 @@ def look(
     return tap("hook_resid_mid", mid), (c_ln1, c_attn)
 
 
+@fused
 def look_backward(
     dmid: Inexact[Array, "B n D"], c: tuple[Any, Any], position: Method, cfg: ModelConfig, tap: Tap = keep
 ) -> tuple[Inexact[Array, "B T D"], tuple[normalise.Params, attention.Params]]:

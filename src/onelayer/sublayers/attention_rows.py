@@ -72,12 +72,8 @@ def fits(p: Params, x_q: Array, x_k: Array, position: Method, tap: Tap) -> bool:
 def in_rows(
     p: Params, x_q: Float[np.ndarray, "B T D"], x_k: Float[np.ndarray, "B S D"], places: Places, position: Method
 ) -> tuple[Float[np.ndarray, "B T D"], Cache]:
-    (H, _, K), (weights, biases) = p.W_Q.shape, _scaled(p, position)
-    if _same(x_q, x_k):
-        made = (linear.forward(_joint(weights, biases), x_q),)
-    else:
-        pairs = ((weights[:1], biases[:1]), x_q), ((weights[1:], biases[1:]), x_k)
-        made = tuple(linear.forward(_joint(*few), x) for few, x in pairs)
+    (H, _, K), apart = p.W_Q.shape, not _same(x_q, x_k)
+    made = [linear.forward(few, x) for few, x in zip(joints(p, position, apart), (x_q, x_k), strict=False)]
     q, k, v = (view for y, _ in made for view in side_by_side(y, (H, K)))
     out, attended = attend(p.W_O, p.b_O, p.pos, (q, k, v), (x_q, x_k), places, position)
     return out, Cache(p, x_q, x_k, tuple(c for _, c in made), attended)
@@ -93,24 +89,25 @@ def in_rows_backward(
     felt, dW_O, db_O, dpos = attend_backward(dout, c.attended, position, dq, dk, dv)
 
     found = [linear.backward(rows, joint) for rows, joint in zip(dy, c.joints, strict=True)]
-    dW = np.concatenate([_apart(d.weight, (H, K)) for _, d in found])
-    biases = [d.bias.reshape(-1, H, K) for _, d in found if d.bias is not None]
-    db = np.concatenate(biases) if biases else None
-    (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = _scaled_backward(dW, db, position)
-    dparams = Params(dW_Q, dW_K, dW_V, dW_O, db_Q, db_K, db_V, db_O, dpos)
+    dparams = joints_backward([d for _, d in found], c.p, position)._replace(W_O=dW_O, b_O=db_O, pos=dpos)
     dx_q = plus(found[0][0], felt.x_q)
     return (dx_q, plus(found[1][0], felt.x_k), dparams) if len(found) > 1 else (plus(dx_q, felt.x_k), None, dparams)
 
 
-def joint(p: Params, position: Method) -> linear.Params:
-    """The weights of q, k and v side by side, as they meet the rows."""
-    return _joint(*_scaled(p, position))
+def joints(p: Params, position: Method, apart: bool = False) -> list[linear.Params]:
+    """The weights of q, k and v side by side, as they meet the rows; apart: of q, and of k and v."""
+    weights, biases = _scaled(p, position)
+    cuts = (slice(0, 1), slice(1, 3)) if apart else (slice(0, 3),)
+    return [_joint(weights[cut], biases[cut]) for cut in cuts]
 
 
-def joint_backward(d: linear.Params, p: Params, position: Method) -> tuple[Sequence[Any], Sequence[Any]]:
-    """∂W_Q, ∂W_K, ∂W_V and ∂b_Q, ∂b_K, ∂b_V."""
+def joints_backward(d: Sequence[linear.Params], p: Params, position: Method) -> Params:
+    """The gradients of W_Q, W_K, W_V and their biases; the others are yet to come."""
     H, _, K = p.W_Q.shape
-    return _scaled_backward(_apart(d.weight, (H, K)), None if d.bias is None else d.bias.reshape(3, H, K), position)
+    dW = np.concatenate([_apart(weight, (H, K)) for weight, _ in d])
+    db = None if p.b_Q is None else np.concatenate([bias.reshape(-1, H, K) for _, bias in d])
+    (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = _scaled_backward(dW, db, position)
+    return Params(dW_Q, dW_K, dW_V, p.W_O, db_Q, db_K, db_V, p.b_O, p.pos)
 
 
 def _scaled(p: Params, position: Method) -> tuple[Sequence[Any], Sequence[Any]]:
