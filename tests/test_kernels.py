@@ -399,30 +399,38 @@ def test_linear(shape, dtype):
         agree(both, some, random(*shape), dy, dtype=dtype, names=names)
 
 
+@pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("tied", [True, False])
-def test_unembedding(tied, dtype):
-    def both(W: Any, x: Any, dlogits: Any) -> Any:
-        p = unembedding.Params(None, None)
+@pytest.mark.parametrize("V", [65, 82])
+def test_unembedding(V, tied, biased, dtype):
+    def both(W: Any, b: Any, x: Any, dlogits: Any) -> Any:
+        p = unembedding.Params(None, b if biased else None)
         logits, c = unembedding.forward(unembedding.tied(p, W) if tied else p._replace(W_U=W), x)
         return logits, unembedding.backward(dlogits, c)
 
-    W, names = random(*((65, 48) if tied else (48, 65))), [f"layers.unembedding.{way}" for way in WAYS]
-    agree(both, W, random(3, 500, 48), random(3, 500, 65, purpose="dlogits"), dtype=dtype, names=names)
+    W, b = random(*((V, 48) if tied else (48, V))), random(V, purpose="bias")
+    x, dlogits = random(3, 500, 48), random(3, 500, V, purpose="dlogits")
+    agree(both, W, b, x, dlogits, dtype=dtype, names=[f"layers.unembedding.{way}" for way in WAYS])
 
 
 @pytest.mark.parametrize("K", [1, 33, 300])
-@pytest.mark.parametrize("N", [1, 32, 65, 200])
+@pytest.mark.parametrize("N", [1, 32, 65, 66, 67, 200])
 @pytest.mark.parametrize("M", [1, 7, 100, 997])
-def test_products(M, N, K, dtype, monkeypatch):
-    """Of every size, as they lie, turned and in views; a matrix that may only be read as well."""
-    from onelayer.kernels import product
+@pytest.mark.parametrize("count", [1, 3])
+def test_products(count, M, N, K, dtype, monkeypatch):
+    """Of every size, as they lie, turned and in views; a matrix that may only be read as well; on several threads."""
+    from onelayer import threads
+    from onelayer.kernels import compile, product
 
     monkeypatch.setattr(product, "WORTHWHILE", 0)
+    monkeypatch.setattr(compile, "WORTHWHILE", 0)
+    monkeypatch.setattr(threads, "count", lambda: count)
     wide, W, b = (random(*shape).astype(dtype) for shape in ((M, K + 5), (K, N), (N,)))
     a, turned, W.flags.writeable = wide[:, 3 : 3 + K], np.ascontiguousarray(W.T), False
     y = a @ W + b
     for found in (product.multiply(a, W, b), product.multiply(a, turned.T, b), product.multiply(a, W) + b):
         assert found.dtype == y.dtype and found.flags.c_contiguous
         assert np.linalg.norm(found - y) < ROUNDING[dtype] * np.linalg.norm(y)
-    expected = a.T @ y
-    assert np.linalg.norm(product.outer(a, y) - expected) < ROUNDING[dtype] * np.linalg.norm(expected)
+    expected, found = a.T @ y, product.outer(a, y)
+    assert found.dtype == y.dtype and found.flags.c_contiguous
+    assert np.linalg.norm(found - expected) < ROUNDING[dtype] * np.linalg.norm(expected)

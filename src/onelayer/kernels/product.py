@@ -6,6 +6,8 @@ Shapes    multiply   a [M K]     b [K N]     bias [N] or None     c = a b + bias
 Tile      ROWS rows of c, as wide as lanes.py has it: c += a[:, k] b[k], one k after the other, all sums in registers.
 Panels    b cut into columns as wide as a tile, each column's numbers side by side, so that they stream: weights, small
           and met by every row. What has as many rows as a batch is read where it lies.
+Rest      A tile is never narrower than `lanes`, and a column or two beyond whole ones would cost as much as those:
+          each of its numbers is summed along k instead. `outer` is taken turned, (bᵀ a)ᵀ, where that pads less.
 Blocks    of rows, or of k, such that what a tile reads has not left the caches since the last one.
 
 Why       BLAS arranges both factors anew at every call, and is made for larger ones than a layer's: of 128 × 512 and
@@ -21,13 +23,14 @@ import numpy as np
 
 from ..arrays import aligned
 from .compile import lent, spread, strided
-from .lanes import broad, broad_each, broad_load, column, each, lanes, load, store
+from .lanes import broad, broad_each, broad_load, column, dense, each, lanes, load, store
 
 __all__ = ["cut", "multiply", "multiply_rows", "outer", "outer_rows", "panels", "whole", "widened"]
 
 ROWS = 6
 BLOCK = 96  # rows: of a, or of both factors of `outer`
 DEEP = 256  # numbers of a column of b
+FEW = 2  # columns beyond whole lanes that no tile is filled up for
 WORTHWHILE = 1 << 18  # multiplications below which arranging and calling cost more than they bring
 
 
@@ -84,6 +87,18 @@ def multiply_rows(a, c, panels, start):
 
 
 @lent
+def _few_columns(a, c, turned, start):
+    """c = start + a b; turned: bᵀ, a row for each column of c."""
+    for j in range(c.shape[1]):
+        weights = dense(turned[j])
+        for i in range(c.shape[0]):
+            row, total = dense(a[i]), start[0, j]
+            for k in range(weights.size):
+                total += row[k] * weights[k]
+            c[i, j] = total
+
+
+@lent
 def outer_rows(a, c, b, start):
     """c = start + a b, a [M K] read along its columns; start: [1, N] for every row, or c."""
     width, N = broad(c), c.shape[1]
@@ -119,9 +134,11 @@ def _arrange(b, panels):
 # ------------------------------------------------------------------------------------------ outside
 
 
-@strided(2, 2, 3, 2)
-def _multiply(first, part, a, c, panels, start):
-    multiply_rows(a, c, panels, start)
+@strided(2, 2, 3, 2, 2)
+def _multiply(first, part, a, c, panels, rest, start):
+    N = c.shape[1] - rest.shape[0]
+    multiply_rows(a, c[:, :N], panels, start)
+    _few_columns(a, c[:, N:], rest, start[:, N:])
 
 
 @strided(2, 2, 2, 2)
@@ -173,10 +190,13 @@ def multiply(a: Any, b: Any, bias: Any = None) -> np.ndarray:
         if bias is not None:
             c += bias
         return c
-    start = np.zeros((1, whole(N, a.dtype)), a.dtype)
+    beyond = N % whole(1, a.dtype)
+    tiled = N - beyond if beyond <= FEW else N
+    tiles, rest = panels(b[:, :tiled]), np.ascontiguousarray(b[:, tiled:].T)
+    start = np.zeros((1, whole(tiled, a.dtype) + len(rest)), a.dtype)
     start[0, :N] = 0 if bias is None else bias
     c = aligned((M, start.shape[1]), a.dtype)
-    spread(_multiply, M * N, (a, c), (panels(b), start))
+    spread(_multiply, M * N, (a, c), (tiles, rest, start))
     return cut(c, N)
 
 
@@ -185,6 +205,8 @@ def outer(a: Any, b: Any) -> np.ndarray:
     (K, M), N = a.shape, b.shape[1]
     if M * K * N < WORTHWHILE or not (_whole_rows(a, b) and _kinds(a, b)):
         return a.T @ b
+    if M * whole(N, a.dtype) > N * whole(M, a.dtype):
+        return np.ascontiguousarray(outer(b, a).T)
     b = widened(b)
     c = aligned((M, b.shape[1]), a.dtype)
     spread(_outer, K * N, (a.T, c), (b, np.zeros((1, b.shape[1]), a.dtype)))
