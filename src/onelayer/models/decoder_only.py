@@ -33,6 +33,7 @@ from ..layers import embedding, unembedding
 from ..positions import Method, Places
 from ..sublayers import attention, feed_forward, normalise
 from .config import ModelConfig
+from .first import FIRST, FIRST_BACKWARD, First, FirstBackward
 from .halves import Look, LookBackward, look, look_backward, think, think_backward
 from .initial import Drawing
 
@@ -96,27 +97,25 @@ def forward(
     read: int | None = None,
     ids: Array | None = None,
     present: Array | None = None,
-    first: Look = look,
+    first: First = FIRST,
     tap: Tap = keep,
 ) -> tuple[Inexact[Array, "B R V"], Cache]:
     """Logits of the last `read` positions (None: of all).
 
     ids [T] or [B T]: where the tokens stand (0, 1, 2 … where None). present [B T]: False on padding, which no one sees.
-    first: how the first block looks around (first_attention.py has a shortcut).
+    first: how the stream begins (first_attention.py has a shortcut).
     """
     position = cfg.position_method
     T = tokens.shape[1]
     stand: Array = usual_ids(T, cfg) if ids is None else ids
-    x, c_embed = embedding.forward(p.embed, tokens, cfg.scale)
-    x = tap("hook_embed", x)
-    x, c_pos = position.encode_x(p.pos_embed, x, stand) if position.has("embedding") else (x, None)
+    x, c_embed, c_pos = first.enter(p, p.embed, tokens, stand, cfg, tap)
 
     caches = []
     for i, block in enumerate(p.blocks):
         last = i == len(p.blocks) - 1
         n = read if last and read is not None else T
         places = Places(stand[..., T - n :], stand, look_mask(T, n, cfg.causal, present, like=x), cfg.causal)
-        inside, around = at_scope(tap, f"blocks.{i}"), look if i else first
+        inside, around = at_scope(tap, f"blocks.{i}"), look if i else first.look
         x, c = block_forward(block, x, n, places, position, cfg, inside, around)
         caches.append(c)
 
@@ -127,7 +126,12 @@ def forward(
 
 
 def backward(
-    dlogits: Inexact[Array, "B R V"], c: Cache, cfg: ModelConfig, *, first: LookBackward | None = None, tap: Tap = keep
+    dlogits: Inexact[Array, "B R V"],
+    c: Cache,
+    cfg: ModelConfig,
+    *,
+    first: FirstBackward = FIRST_BACKWARD,
+    tap: Tap = keep,
 ) -> Params:
     """The gradient of every parameter."""
     position = cfg.position_method
@@ -136,11 +140,11 @@ def backward(
 
     d_blocks = []
     for i, block in reversed(list(enumerate(c.blocks))):
-        dx, d = block_backward(dx, block, position, cfg, at_scope(tap, f"blocks.{i}"), None if i else first)
+        inside, around = at_scope(tap, f"blocks.{i}"), look_backward if i else first.look
+        dx, d = block_backward(dx, block, position, cfg, inside, around)
         d_blocks.insert(0, d)
 
-    dx, d_pos = position.encode_x_backward(dx, c.pos_embed) if position.has("embedding") else (dx, None)
-    d_embed = embedding.backward(tap("hook_embed", dx), c.embed, cfg.scale)
+    d_embed, d_pos = first.leave(dx, c, cfg, tap)
     if cfg.tied != "none":
         d_embed = embedding.Params(W_E=d_embed.W_E + tap("unembed.route_tied", d_head.W_U).T)
         d_head = d_head._replace(W_U=None)
@@ -162,10 +166,10 @@ def block_backward(
     position: Method,
     cfg: ModelConfig,
     tap: Tap = keep,
-    first: LookBackward | None = None,
+    look: LookBackward = look_backward,
 ) -> tuple[Inexact[Array, "B T D"], Block]:
     dmid, (d_ln2, d_mlp) = think_backward(tap("hook_resid_post", dpost), (c.ln2, c.mlp), cfg, tap)
-    dx, (d_ln1, d_attn) = (first or look_backward)(dmid, (c.ln1, c.attn), position, cfg, tap)
+    dx, (d_ln1, d_attn) = look(dmid, (c.ln1, c.attn), position, cfg, tap)
     return tap("hook_resid_pre", dx), Block(d_ln1, d_attn, d_ln2, d_mlp)
 
 

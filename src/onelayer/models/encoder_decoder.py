@@ -34,6 +34,7 @@ from ..sublayers import attention, feed_forward, normalise
 from . import decoder_only
 from .config import ModelConfig
 from .decoder_only import Block, look_mask, usual_ids
+from .first import FIRST, FIRST_BACKWARD, First, FirstBackward
 from .halves import Look, LookBackward, look, look_backward, think, think_backward
 from .initial import Drawing
 
@@ -135,12 +136,12 @@ def forward(
     source_present: Array | None = None,
     source_ids: Array | None = None,
     target_ids: Array | None = None,
-    first: tuple[Look, Look] = (look, look),
+    first: tuple[First, First] = (FIRST, FIRST),
     tap: Tap = keep,
 ) -> tuple[Inexact[Array, "B T V"], Cache]:
     """Logits at every target position. source_present [B S]: False on padding.
 
-    first: how the first block of encoder and decoder looks around (first_attention.py has a shortcut).
+    first: how encoder and decoder begin (first_attention.py has a shortcut).
     """
     memory, c_encoder = encode(p, source, cfg, present=source_present, ids=source_ids, first=first[0], tap=tap)
     y, c_decoder = decode(
@@ -159,18 +160,18 @@ def encode(
     *,
     present: Array | None = None,
     ids: Array | None = None,
-    first: Look = look,
+    first: First = FIRST,
     tap: Tap = keep,
 ) -> tuple[Inexact[Array, "B S D"], StackCache]:
     """The encoder: source -> memory."""
     tap, position = at_scope(tap, "encoder"), cfg.position_method
     S = source.shape[1]
     ids = usual_ids(S, cfg) if ids is None else ids
-    x, c_embed, c_pos = _enter(p.encoder.embed or p.decoder.embed, p.encoder.pos_embed, source, ids, cfg, tap)
+    x, c_embed, c_pos = first.enter(p.encoder, p.encoder.embed or p.decoder.embed, source, ids, cfg, tap)
     places = Places(ids, ids, look_mask(S, S, False, present, like=x), causal=False)
     caches = []
     for i, block in enumerate(p.encoder.blocks):
-        inside, around = at_scope(tap, f"blocks.{i}"), look if i else first
+        inside, around = at_scope(tap, f"blocks.{i}"), look if i else first.look
         x, c = decoder_only.block_forward(block, x, S, places, position, cfg, inside, around)
         caches.append(c)
     memory, c_final = normalise.forward(p.encoder.ln_final, x, cfg.norm_eps, at_scope(tap, "ln_final"))
@@ -186,7 +187,7 @@ def decode(
     source_present: Array | None = None,
     ids: Array | None = None,
     source_ids: Array | None = None,
-    first: Look = look,
+    first: First = FIRST,
     tap: Tap = keep,
 ) -> tuple[Inexact[Array, "B T D"], StackCache]:
     """The decoder, up to what the unembedding reads."""
@@ -194,12 +195,12 @@ def decode(
     T, S = target.shape[1], memory.shape[1]
     ids = usual_ids(T, cfg) if ids is None else ids
     source_ids = usual_ids(S, cfg) if source_ids is None else source_ids
-    y, c_embed, c_pos = _enter(p.decoder.embed, p.decoder.pos_embed, target, ids, cfg, tap)
+    y, c_embed, c_pos = first.enter(p.decoder, p.decoder.embed, target, ids, cfg, tap)
     here = Places(ids, ids, look_mask(T, T, cfg.causal, None, like=y), cfg.causal)
     across = Places(ids, source_ids, look_mask(S, 1, False, source_present, like=y), causal=False)
     caches = []
     for i, block in enumerate(p.decoder.blocks):
-        inside, around = at_scope(tap, f"blocks.{i}"), look if i else first
+        inside, around = at_scope(tap, f"blocks.{i}"), look if i else first.look
         y, c = block_forward(block, y, memory, here, across, position, cfg, inside, around)
         caches.append(c)
     y, c_final = normalise.forward(p.decoder.ln_final, y, cfg.norm_eps, at_scope(tap, "ln_final"))
@@ -211,7 +212,7 @@ def backward(
     c: Cache,
     cfg: ModelConfig,
     *,
-    first: LookBackward | None = None,
+    first: FirstBackward = FIRST_BACKWARD,
     tap: Tap = keep,
 ) -> Params:
     """The gradient of every parameter."""
@@ -222,21 +223,21 @@ def backward(
     dy, d_final = normalise.backward(dy, c.decoder.ln_final, at_scope(into, "ln_final"))
     dmemory, d_blocks = None, []
     for i, block in reversed(list(enumerate(c.decoder.blocks))):
-        dy, sent_back, d = block_backward(dy, block, position, cfg, at_scope(into, f"blocks.{i}"), None if i else first)
+        inside, around = at_scope(into, f"blocks.{i}"), look_backward if i else first.look
+        dy, sent_back, d = block_backward(dy, block, position, cfg, inside, around)
         dmemory = sent_back if dmemory is None else dmemory + sent_back
         d_blocks.insert(0, d)
-    d_target, d_pos = _leave(dy, c.decoder, cfg, into)
+    d_target, d_pos = first.leave(dy, c.decoder, cfg, into)
     decoder = Decoder(d_target, d_pos, tuple(d_blocks), d_final)
 
     into = at_scope(tap, "encoder")
     dx, d_final = normalise.backward(into("hook_memory", dmemory), c.encoder.ln_final, at_scope(into, "ln_final"))
     d_blocks = []
     for i, block in reversed(list(enumerate(c.encoder.blocks))):
-        dx, d = decoder_only.block_backward(
-            dx, block, position, cfg, at_scope(into, f"blocks.{i}"), None if i else first
-        )
+        inside, around = at_scope(into, f"blocks.{i}"), look_backward if i else first.look
+        dx, d = decoder_only.block_backward(dx, block, position, cfg, inside, around)
         d_blocks.insert(0, d)
-    d_source, d_pos = _leave(dx, c.encoder, cfg, into)
+    d_source, d_pos = first.leave(dx, c.encoder, cfg, into)
 
     if cfg.tied != "none":
         d_tied = tap("unembed.route_tied", d_head.W_U).T
@@ -272,12 +273,12 @@ def block_backward(
     position: Method,
     cfg: ModelConfig,
     tap: Tap = keep,
-    first: LookBackward | None = None,
+    look: LookBackward = look_backward,
 ) -> tuple[Inexact[Array, "B T D"], Inexact[Array, "B S D"], DecoderBlock]:
     """∂y, ∂memory and the block's gradients."""
     dmet, (d_ln2, d_mlp) = think_backward(tap("hook_resid_post", dpost), (c.ln2, c.mlp), cfg, tap)
     dmid, dmemory, (d_lnx, d_cross) = cross_backward(dmet, (c.ln_cross, c.cross_attn), position.across(), cfg, tap)
-    dy, (d_ln1, d_attn) = (first or look_backward)(dmid, (c.ln1, c.attn), position, cfg, tap)
+    dy, (d_ln1, d_attn) = look(dmid, (c.ln1, c.attn), position, cfg, tap)
     return tap("hook_resid_pre", dy), dmemory, DecoderBlock(d_ln1, d_attn, d_lnx, d_cross, d_ln2, d_mlp)
 
 
@@ -318,21 +319,3 @@ def cross_backward(
         da, dmemory, d_cross = attention.backward(dout, c_cross, position, at_scope(tap, "cross_attn"))
         through, d_lnx = normalise.backward(da, c_lnx, at_scope(tap, "ln_cross"))
     return tap("route_skip_cross", dskip) + tap("route_cross", through), dmemory, (d_lnx, d_cross)
-
-
-def _enter(
-    p: embedding.Params, pos: Any, tokens: Integer[Array, "B T"], ids: Array, cfg: ModelConfig, tap: Tap
-) -> tuple[Array, embedding.Cache, Any]:
-    """Tokens to the first residual stream: embedded, positions added."""
-    x, c_embed = embedding.forward(p, tokens, cfg.scale)
-    x = tap("hook_embed", x)
-    position = cfg.position_method
-    x, c_pos = position.encode_x(pos, x, ids) if position.has("embedding") else (x, None)
-    return x, c_embed, c_pos
-
-
-def _leave(dx: Array, c: StackCache, cfg: ModelConfig, tap: Tap) -> tuple[embedding.Params, Any]:
-    """From the first residual stream's gradient to those of the embedding and of the positions."""
-    position = cfg.position_method
-    dx, d_pos = position.encode_x_backward(dx, c.pos_embed) if position.has("embedding") else (dx, None)
-    return embedding.backward(tap("hook_embed", dx), c.embed, cfg.scale), d_pos

@@ -32,13 +32,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer
 
-from ..arrays import Array, Tap, aligned, gather_rows, keep, map_tree, natural, scatter_add_rows
+from ..arrays import Array, Tap, aligned, gather_rows, keep, natural, scatter_add_rows
 from ..fused import fused, has_kernel
 from ..layers import embedding, layer_norm, linear, rms_norm
 from ..positions import Method, Places
 from ..sublayers import attention, attention_blocked, attention_rows, normalise
 from . import decoder_only, encoder_decoder
 from .config import ModelConfig
+from .first import First, FirstBackward
 
 LOOK_UP = 60  # multiply-adds of a product that take as long as a number of y: looked up, and its gradient added up
 ONCE = 4  # times as long takes what is done once a step: on one thread, and each thread's gradients are added up
@@ -55,12 +56,18 @@ class Tables(NamedTuple):
     W_O: Float[np.ndarray, "H K D"]
     b_O: Float[np.ndarray, " D"] | None
     pos: Any
+    E: Float[np.ndarray, "V D"]
+    P: Float[np.ndarray, "T D"]
 
 
 class Seen(NamedTuple):
-    """The parameters, with Tables in them. Its gradient is of the same kind."""
+    """The parameters, with Tables in them. Its gradient is of the same kind, but for what past attention each place feels
+    (∂P), which stands where the positions' gradient is to be."""
 
     params: Any
+
+
+NOTHING: tuple[Any, Any] = (None, None)  # in the gradient of Tables: E and P feel by `leave`
 
 
 class Stack(NamedTuple):
@@ -120,8 +127,8 @@ def meet_backward(d: Seen, origins: tuple[Stack, ...], cfg: ModelConfig) -> Any:
     """The gradient of every parameter."""
     stacks, tables = [], []
     for stack, origin in zip(_stacks(d.params), origins, strict=True):
-        dE, d_pos, d_ln1, d_attn = tabulate_backward(stack.blocks[0].attn, origin, cfg)
-        stack = stack._replace(pos_embed=map_tree(lambda a, b: a + b, stack.pos_embed, d_pos))
+        dE, d_pos, d_ln1, d_attn = tabulate_backward(stack.blocks[0].attn, stack.pos_embed, origin, cfg)
+        stack = stack._replace(pos_embed=d_pos)
         stacks.append(_with_first(stack, d_attn, d_ln1, cfg))
         tables.append(dE)
     if stacks[0].embed is None:  # the decoder's table serves both
@@ -138,19 +145,21 @@ def tabulate(W_E: Float[np.ndarray, "V D"], stack: Any, T: int, cfg: ModelConfig
     E, P, c_pos = W_E if cfg.scale == 1 else cfg.scale * W_E, np.zeros((1, T, cfg.d_model), W_E.dtype), None
     if position.has("embedding"):
         P, c_pos = position.encode_x(stack.pos_embed, P, natural(T))
-    P, (joint,), rstd = P[0], attention_rows.joints(block.attn, position), None
-    W, b = joint
+    added, (joint,), rstd = (E, P[0]), attention_rows.joints(block.attn, position), None
+    (W, b), (E, P) = joint, added
     if cfg.norm == "pre":
         if isinstance(block.ln1, layer_norm.Params):
             E, P, from_norm = _centred(E), _centred(P), block.ln1.bias @ W
             b = from_norm if b is None else from_norm + b
         W, rstd = block.ln1.gain[:, None] * W, _rstd(E, P, cfg.norm_eps)
-    tables = Tables(E @ W, P @ W, rstd, b, block.attn.W_O, block.attn.b_O, block.attn.pos)
+    tables = Tables(E @ W, P @ W, rstd, b, block.attn.W_O, block.attn.b_O, block.attn.pos, *added)
     return tables, Stack(block.ln1 if cfg.norm == "pre" else None, block.attn, E, P, joint, rstd, c_pos)
 
 
-def tabulate_backward(d: Any, c: Stack, cfg: ModelConfig) -> tuple[Array, Any, normalise.Params, attention.Params]:
-    """∂W_E, and what the positions, ln1 and attn feel. d: Tables of gradients."""
+def tabulate_backward(
+    d: Any, past: Array | None, c: Stack, cfg: ModelConfig
+) -> tuple[Array, Any, normalise.Params, attention.Params]:
+    """∂W_E, and what the positions, ln1 and attn feel. d: Tables of gradients. past: ∂P past attention."""
     position = cfg.position_method
     W = c.joint.weight if c.ln1 is None else c.ln1.gain[:, None] * c.joint.weight
     dE, dP, dW, db, d_ln1 = d.token @ W.T, d.place @ W.T, c.E.T @ d.token + c.P.T @ d.place, d.b, None
@@ -164,7 +173,7 @@ def tabulate_backward(d: Any, c: Stack, cfg: ModelConfig) -> tuple[Array, Any, n
             dE, dP, dW = _centred(dE), _centred(dP), dW + np.outer(c.ln1.bias, db)
         else:
             d_ln1 = rms_norm.Params(d_gain)
-    d_pos = position.encode_x_backward(dP[None], c.pos_embed)[1] if position.has("embedding") else None
+    d_pos = None if past is None else position.encode_x_backward((dP + past)[None], c.pos_embed)[1]
     db = None if c.attn.b_Q is None else db
     d_attn = attention_rows.joints_backward([linear.Params(dW, db)], c.attn, position)
     d_attn = d_attn._replace(W_O=d.W_O, b_O=d.b_O, pos=d.pos)
@@ -214,21 +223,43 @@ def forward(
     source_present: np.ndarray | None = None,
 ) -> tuple[Float[np.ndarray, "B R V"], Cache]:
     """The model's own, but for how its first blocks look around."""
-    first = partial(look, tokens)
     if source is None:
-        logits, c = decoder_only.forward(seen.params, tokens, cfg, read=read, first=first)
+        logits, c = decoder_only.forward(seen.params, tokens, cfg, read=read, first=_first(tokens))
     else:
+        first = _first(source), _first(tokens)
         logits, c = encoder_decoder.forward(
-            seen.params, source, tokens, cfg, source_present=source_present, first=(partial(look, source), first)
+            seen.params, source, tokens, cfg, source_present=source_present, first=first
         )
     return logits, Cache(c)
+
+
+def _first(tokens: Integer[np.ndarray, "B T"]) -> First:
+    return First(enter, partial(look, tokens))
 
 
 def backward(dlogits: Float[np.ndarray, "B R V"], c: Cache, cfg: ModelConfig) -> Seen:
     """The gradient of all that the examples met."""
     if isinstance(c.model, decoder_only.Cache):
-        return Seen(decoder_only.backward(dlogits, c.model, cfg, first=look_backward))
-    return Seen(encoder_decoder.backward(dlogits, c.model, cfg, first=look_backward))
+        return Seen(decoder_only.backward(dlogits, c.model, cfg, first=FirstBackward(leave, look_backward)))
+    return Seen(encoder_decoder.backward(dlogits, c.model, cfg, first=FirstBackward(leave, look_backward)))
+
+
+def enter(
+    stack: Any, embed: Any, tokens: Integer[np.ndarray, "B T"], ids: Array, cfg: ModelConfig, tap: Tap = keep
+) -> tuple[Float[np.ndarray, "B T D"], tuple[Tables, np.ndarray], None]:
+    """`first.enter`: x, two rows of each token and its place."""
+    tables = stack.blocks[0].attn
+    return gather(tokens, tables.E, tables.P, None, None), (tables, tokens), None
+
+
+def leave(
+    dx: Float[np.ndarray, "B T D"], c: Any, cfg: ModelConfig, tap: Tap = keep
+) -> tuple[embedding.Params, Array | None]:
+    """`first.leave`, but for the positions: ∂P, which `tabulate_backward` has more of."""
+    tables, tokens = c.embed
+    dE, dP, *_ = gather_backward(dx, tokens, tables.E, tables.P, None, None)
+    dE = dE if cfg.scale == 1 else cfg.scale * dE
+    return embedding.Params(dE), dP if cfg.position_method.has("embedding") else None
 
 
 def look(
@@ -254,7 +285,7 @@ def look_backward(
     dq_dk_dv = attention_rows.side_by_side(dy, (H, K))
     _, dW_O, db_O, dpos = attention_rows.attend_backward(dx, attended, position, *dq_dk_dv)
     dtables = gather_backward(dy, tokens, *tables[:4])
-    return dx, (d_ln1, Tables(*dtables, dW_O, db_O, dpos))
+    return dx, (d_ln1, Tables(*dtables, dW_O, db_O, dpos, *NOTHING))
 
 
 @fused
