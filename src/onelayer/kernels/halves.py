@@ -1,5 +1,5 @@
-"""Kernels of models/halves.py and of `cross` in encoder_decoder.py: norm, sublayer and skip in one pass, a few rows after
-the other. What passes is written in look.py and feed_forward.py."""
+"""Kernels of models/halves.py, and of `cross` in encoder_decoder.py: norm, sublayer and skip in one pass, a few rows
+after the other. What passes is written in look.py and feed_forward.py."""
 
 from typing import Any
 

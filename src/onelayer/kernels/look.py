@@ -178,35 +178,35 @@ def takes(p: Any, norm: Any, x: Any, memory: Any, places: Places, position: Meth
     there = x if memory is None else memory
     if not (attention_rows.fits(p, x, there, position, tap) and fits(x, there, *(norm or ())) and x.size > 0):
         return False
-    (B, T, D), width, asks = x.shape, lanes(x), x[:, None]
-    return (
-        not attention_rows.looks_at_q(position)
-        and sees(asks, asks, asks, places.mask)
-        and p.W_Q.shape[2] % width == 0 == D % width
-        and there.shape[1] < attention_blocked.LONG
-        and parts(x.size) <= B
-    )
+    return may_take(x, p.W_O, places.mask, position) and there.shape[1] < attention_blocked.LONG
+
+
+def may_take(x: Any, W_O: Any, mask: Any, position: Method) -> bool:
+    """Whether mask and widths are such as these kernels can take, and there are examples for each thread."""
+    (_, K, D), width, asks = W_O.shape, lanes(x), x[:, None]
+    plain = not attention_rows.looks_at_q(position) and sees(asks, asks, asks, mask)
+    return plain and K % width == 0 == D % width and len(x) >= parts(x.size)
 
 
 def run(p: Any, norm: Norm, before: bool, x: Any, memory: Any, mask: Any, position: Method) -> tuple[np.ndarray, Cache]:
     """mid, or what `cross` gives."""
     (B, T, D), (H, K, _), kind, n = x.shape, p.W_O.shape, x.dtype, parts(x.size)
-    S, group, nothing = (T if memory is None else memory.shape[1]), max(1, ROWS // T), np.empty((0, 0, D), kind)
+    S, group, nothing = (T if memory is None else memory.shape[1]), group_of(T), np.empty((0, 0, D), kind)
     there = nothing if memory is None else memory
     joints = attention_rows.joints(p, position, apart=memory is not None)
     ys = [aligned((*of.shape[:2], W.shape[1]), kind) for of, (W, _) in zip((x, there), joints, strict=False)]
-    qkv = tuple(_heads(view) for y in ys for view in attention_rows.side_by_side(y, (H, K)))
+    qkv = tuple(heads(view) for y in ys for view in attention_rows.side_by_side(y, (H, K)))
     z, L, (lengths, allowed) = aligned((B, T, H, K), kind), np.empty((B, H, T), kind), seen(mask, B, T, S)
     x_hat, rstd, out = aligned(x.shape if norm.kind else (0, 0, D), kind), np.empty(B * T, kind), aligned(x.shape, kind)
-    room, products = aligned((n, group * T, D), kind), [(panels(W), _row(b, W)) for W, b in joints]
+    room, products = aligned((n, group * T, D), kind), [(panels(W), bias_row(b, W)) for W, b in joints]
     if memory is None:
         ys, products = [*ys, nothing], [*products, (nothing, rows(nothing))]
     W_O = p.W_O.reshape(H * K, D)
     spread(
         _look, x.size, (np.arange(B),),
         (T, S, group, norm.kind, before, (rows(x), rows(x_hat), rstd, rows(out)), rows(there), tuple(map(rows, ys)),
-         qkv, lengths, allowed, (_heads(z), z.reshape(B * T, H * K), L), kind.type(norm.eps), norm.of(x), room,
-         *products, (panels(W_O), _row(p.b_O, W_O)), rooms(qkv[0], K, x.size)),
+         qkv, lengths, allowed, (heads(z), z.reshape(B * T, H * K), L), kind.type(norm.eps), norm.of(x), room,
+         *products, (panels(W_O), bias_row(p.b_O, W_O)), rooms(qkv[0], K, x.size)),
     )  # fmt: skip
     weights = tuple(W for W, _ in joints)
     return out, Cache(p, x, there, x_hat, rstd, qkv, lengths, allowed, z, L, weights, norm, before)
@@ -215,15 +215,15 @@ def run(p: Any, norm: Norm, before: bool, x: Any, memory: Any, mask: Any, positi
 def run_backward(dout: Any, c: Cache, position: Method) -> tuple[np.ndarray, np.ndarray | None, Any, Any, Any]:
     """∂x, ∂memory, ∂gain, ∂bias of the norm, and the attention's gradients."""
     (B, T, D), (H, K, _), kind, n = c.x.shape, c.attn.W_O.shape, dout.dtype, parts(c.x.size)
-    S, group, crosses, HK = c.qkv[1].shape[2], max(1, ROWS // T), len(c.memory) > 0, H * K
+    S, group, crosses, HK = c.qkv[1].shape[2], group_of(T), len(c.memory) > 0, H * K
     dx, dmemory = aligned(c.x.shape, kind), aligned(c.memory.shape, kind)
     widths = [W.shape[1] for W in c.weights]
     dys = [aligned((n * group, length, N), kind) for length, N in zip((T, S), widths, strict=False)]
-    dqkv = tuple(_heads(view) for dy in dys for view in attention_rows.side_by_side(dy, (H, K)))
+    dqkv = tuple(heads(view) for dy in dys for view in attention_rows.side_by_side(dy, (H, K)))
     dz, spaces = aligned((n * group, T, H, K), kind), tuple(aligned((n, group * T, D), kind) for _ in range(2))
     nothing = np.zeros((1, max(*widths, HK, D)), kind)
     turned = [panels(W.T) for W in (*c.weights, c.attn.W_O.reshape(HK, D))]
-    dW, db = ([np.zeros((n, rows, N), kind) for N in widths] for rows in (D, 1))
+    dW, db = ([np.zeros((n, length, N), kind) for N in widths] for length in (D, 1))
     dW_O, db_O, dnorm = np.zeros((n, HK, D), kind), np.zeros((n, 1, D), kind), np.zeros((2, n, D), kind)
     if not crosses:
         dys, turned = [*dys, nothing[None]], [turned[0], nothing[None], turned[1]]
@@ -232,25 +232,36 @@ def run_backward(dout: Any, c: Cache, position: Method) -> tuple[np.ndarray, np.
         _look_back, c.x.size, (np.arange(B),),
         (T, S, group, c.norm.kind, c.before, (rows(dout), rows(c.x), rows(c.x_hat), c.rstd, rows(dx)),
          (rows(c.memory), rows(dmemory)), c.qkv, c.lengths, c.allowed,
-         (_heads(c.z), c.z.reshape(B * T, HK), c.L), (_heads(dz), dz.reshape(-1, HK)), dqkv, tuple(map(rows, dys)),
+         (heads(c.z), c.z.reshape(B * T, HK), c.L), (heads(dz), dz.reshape(-1, HK)), dqkv, tuple(map(rows, dys)),
          c.norm.of(dout), spaces, tuple(turned), tuple(dnorm), (*dW, dW_O), (*db, db_O), nothing,
          rooms_back(c.qkv[0], K, c.x.size)),
     )  # fmt: skip
-    found = [(a.sum(axis=0), b.sum(axis=0)[0]) for a, b in zip(dW, db, strict=True)][: len(widths)]
+    found = [(sum_of_parts(a), sum_of_parts(b)[0]) for a, b in zip(dW, db, strict=True)][: len(widths)]
     d = attention_rows.joints_backward(found, c.attn, position)
-    d = d._replace(W_O=dW_O.sum(axis=0).reshape(H, K, D), b_O=None if c.attn.b_O is None else db_O.sum(axis=0)[0])
+    db_O = None if c.attn.b_O is None else sum_of_parts(db_O)[0]
+    d = d._replace(W_O=sum_of_parts(dW_O).reshape(H, K, D), b_O=db_O)
     return dx, dmemory if crosses else None, *dnorm.sum(axis=1), d
+
+
+def group_of(T: int) -> int:
+    """How many examples of that length go through together."""
+    return max(1, ROWS // T)
+
+
+def sum_of_parts(a: np.ndarray) -> np.ndarray:
+    """Over the threads that each have one."""
+    return a[0] if len(a) == 1 else a.sum(axis=0)
 
 
 def rows(x: Any) -> np.ndarray:
     return x.reshape(-1, x.shape[-1])
 
 
-def _heads(x: Any) -> Any:
+def heads(x: Any) -> Any:
     """[B T H K] as [B H T K], the same memory."""
     return x.transpose(0, 2, 1, 3)
 
 
-def _row(b: Any, W: Any) -> np.ndarray:
+def bias_row(b: Any, W: Any) -> np.ndarray:
     """A bias as a row; zeros where there is none."""
     return np.zeros((1, W.shape[1]), W.dtype) if b is None else b.reshape(1, -1)

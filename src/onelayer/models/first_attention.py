@@ -61,8 +61,8 @@ class Tables(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """The parameters, with Tables in them. Its gradient is of the same kind, but for what past attention each place feels
-    (∂P), which stands where the positions' gradient is to be."""
+    """The parameters, with Tables in them. Its gradient is of the same kind; where the positions' is to be, stands
+    ∂P, what each place feels past attention."""
 
     params: Any
 
@@ -262,6 +262,7 @@ def leave(
     return embedding.Params(dE), dP if cfg.position_method.has("embedding") else None
 
 
+@fused
 def look(
     tokens: Integer[np.ndarray, "B T"], p: Any, x: Float[np.ndarray, "B T D"], n: int, places: Places, position: Method,
     cfg: ModelConfig, tap: Tap = keep,
@@ -275,6 +276,7 @@ def look(
     return mid, (c_ln1, Looked(tables, tokens, attended))
 
 
+@fused
 def look_backward(
     dmid: Float[np.ndarray, "B T D"], c: tuple[Any, Looked], position: Method, cfg: ModelConfig, tap: Tap = keep
 ) -> tuple[Float[np.ndarray, "B T D"], tuple[normalise.Params, Tables]]:
