@@ -11,8 +11,8 @@ from collections.abc import Iterator
 FLOORS = {
     "arrays": 1, "errors": 1, "fused": 1, "threads": 1,
     "layers": 2, "positions": 2, "optimizers": 2, "tasks": 2,
-    "sublayers": 3, "kernels": 3,
-    "models": 4,
+    "sublayers": 3,
+    "models": 4, "kernels": 4,
     "training": 5, "microscope": 5, "decoding": 5,
     "grokking": 6, "studies": 6, "lab": 6, "bench": 6, "words": 6, "interchange": 6,
     "report": 7,

@@ -1,14 +1,14 @@
 """Guards kernels/: each fused kernel equals its definition to 1e-12 in float64, and hands on what it cannot take."""
 
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import pytest
 from backends import needs
+from stand_ins import ROUNDING, Counting, agree, random
 
 from onelayer import fused, kernels
-from onelayer.arrays import flatten, generator, map_tree
+from onelayer.arrays import generator, map_tree
 from onelayer.layers import activations, cross_entropy, embedding, layer_norm, linear, rms_norm, softmax, unembedding
 from onelayer.models import circuits, decoder_only, first_attention, halves, tables
 from onelayer.models.config import ModelConfig
@@ -18,58 +18,11 @@ from onelayer.sublayers import feed_forward, normalise
 from onelayer.training import objective
 
 pytestmark = needs("numba")
-ROUNDING = {"float64": 1e-12, "float32": 3e-6}
 
 
 @pytest.fixture(params=ROUNDING)
 def dtype(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def random(*shape: int, scale: float = 1.0, purpose: str = "") -> np.ndarray:
-    return scale * generator(7, "test_kernels", purpose, *shape).standard_normal(shape)
-
-
-class Counting(dict):
-    """The kernels, and how often each ran instead of handing on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ran: dict[str, int] = {}
-        for name, kernel in kernels.available().items():
-            self[name] = self.counted(name, kernel)
-
-    def counted(self, name: str, kernel: Any) -> Any:
-        def call(definition: Any, *args: Any, **kwargs: Any) -> Any:
-            handed: list[int] = []
-
-            def watched(*a: Any, **k: Any) -> Any:
-                handed.append(1)
-                return definition(*a, **k)
-
-            result = kernel(watched, *args, **kwargs)
-            self.ran[name] = self.ran.get(name, 0) + (not handed)
-            return result
-
-        return call
-
-
-def agree(f: Any, *args: Any, dtype: str, names: list[str]) -> None:
-    """f with and without kernels gives the same; the kernels of these names did run."""
-    args = tuple(map_tree(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a, arg) for arg in args)
-    expected = f(*args)
-    counting, given = Counting(), deepcopy(args)
-    with fused.using(counting):
-        got = f(*args)
-    for before, after in zip(given, args, strict=True):
-        map_tree(np.testing.assert_array_equal, before, after)  # what was given still stands
-    assert {name for name, n in counting.ran.items() if n} >= set(names)
-    a, b = flatten(got), flatten(expected)
-    assert a.keys() == b.keys()
-    for name in a:
-        assert np.asarray(a[name]).dtype == np.asarray(b[name]).dtype, name
-        error = np.linalg.norm(a[name] - b[name]) / (np.linalg.norm(b[name]) or 1)
-        assert error < ROUNDING[dtype], f"{name}: {error}"
 
 
 WAYS = ("forward", "backward")

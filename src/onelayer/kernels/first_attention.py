@@ -13,7 +13,6 @@ import numpy as np
 from numba import types
 
 from ..arrays import aligned, keep
-from ..models import first_attention
 from ..positions import Method
 from ..sublayers import attention_rows
 from .attention import ALLOWED, LENGTHS, ROOMS, ROOMS_BACK, WHICH, rooms, rooms_back, seen
@@ -169,7 +168,7 @@ def _look_back(
 
 
 class Cache(NamedTuple):
-    tables: first_attention.Tables
+    tables: Any  # first_attention.Tables
     tokens: np.ndarray
     x_hat: np.ndarray
     rstd: np.ndarray
@@ -225,10 +224,10 @@ def look_backward(definition: Any, dmid: Any, c: Any, position: Method, cfg: Any
     d_ln1 = norm_gradient(c.norm, *dnorm.sum(axis=(1, 2)))
     dW_O, db_O = sum_of_parts(dW_O).reshape(H, K, D), None if tables.b_O is None else sum_of_parts(db_O)[0]
     felt = _summed(sums, tables.rstd, tables.b)
-    return dx, (d_ln1, first_attention.Tables(*felt, dW_O, db_O, tables.pos, *first_attention.NOTHING))
+    return dx, (d_ln1, type(tables)(*felt, dW_O, db_O, tables.pos, None, None))
 
 
-def _looked_up(tables: first_attention.Tables) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+def _looked_up(tables: Any) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     token, place, rstd, b = tables[:4]
     return (token, place, _table(rstd, token.dtype)), np.zeros(token.shape[1], token.dtype) if b is None else b
 

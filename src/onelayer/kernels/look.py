@@ -17,6 +17,7 @@ import numpy as np
 from numba import types
 
 from ..arrays import aligned
+from ..layers import linear
 from ..positions import Method, Places
 from ..sublayers import attention, attention_blocked, attention_rows
 from .attention import (
@@ -236,7 +237,7 @@ def run_backward(dout: Any, c: Cache, position: Method) -> tuple[np.ndarray, np.
          c.norm.of(dout), spaces, tuple(turned), tuple(dnorm), (*dW, dW_O), (*db, db_O), nothing,
          rooms_back(c.qkv[0], K, c.x.size)),
     )  # fmt: skip
-    found = [(sum_of_parts(a), sum_of_parts(b)[0]) for a, b in zip(dW, db, strict=True)][: len(widths)]
+    found = [linear.Params(sum_of_parts(a), sum_of_parts(b)[0]) for a, b in zip(dW, db, strict=True)][: len(widths)]
     d = attention_rows.joints_backward(found, c.attn, position)
     db_O = None if c.attn.b_O is None else sum_of_parts(db_O)[0]
     d = d._replace(W_O=sum_of_parts(dW_O).reshape(H, K, D), b_O=db_O)

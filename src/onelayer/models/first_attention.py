@@ -47,7 +47,10 @@ WORTHWHILE = 1 << 25  # multiply-adds, the least to be saved
 
 
 class Tables(NamedTuple):
-    """What the examples meet in the place of a first block's `attn`, and of its `ln1` where norm is "pre"."""
+    """What the examples meet in the place of a first block's `attn`, and of its `ln1` where norm is "pre".
+
+    x = E[token] + P[place]: in the gradient these are None, for `leave` returns what they feel.
+    """
 
     token: Float[np.ndarray, "V N"]
     place: Float[np.ndarray, "T N"]
@@ -56,8 +59,8 @@ class Tables(NamedTuple):
     W_O: Float[np.ndarray, "H K D"]
     b_O: Float[np.ndarray, " D"] | None
     pos: Any
-    E: Float[np.ndarray, "V D"]
-    P: Float[np.ndarray, "T D"]
+    E: Float[np.ndarray, "V D"] | None
+    P: Float[np.ndarray, "T D"] | None
 
 
 class Seen(NamedTuple):
@@ -65,9 +68,6 @@ class Seen(NamedTuple):
     ∂P, what each place feels past attention."""
 
     params: Any
-
-
-NOTHING: tuple[Any, Any] = (None, None)  # in the gradient of Tables: E and P feel by `leave`
 
 
 class Stack(NamedTuple):
@@ -287,7 +287,7 @@ def look_backward(
     dq_dk_dv = attention_rows.side_by_side(dy, (H, K))
     _, dW_O, db_O, dpos = attention_rows.attend_backward(dx, attended, position, *dq_dk_dv)
     dtables = gather_backward(dy, tokens, *tables[:4])
-    return dx, (d_ln1, Tables(*dtables, dW_O, db_O, dpos, *NOTHING))
+    return dx, (d_ln1, Tables(*dtables, dW_O, db_O, dpos, None, None))
 
 
 @fused

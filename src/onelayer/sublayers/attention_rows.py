@@ -105,7 +105,7 @@ def joints_backward(d: Sequence[linear.Params], p: Params, position: Method) -> 
     """The gradients of W_Q, W_K, W_V and their biases; the others are yet to come."""
     H, _, K = p.W_Q.shape
     dW = np.concatenate([_apart(weight, (H, K)) for weight, _ in d])
-    db = None if p.b_Q is None else np.concatenate([bias.reshape(-1, H, K) for _, bias in d])
+    db = None if p.b_Q is None else np.concatenate([bias.reshape(-1, H, K) for _, bias in d if bias is not None])
     (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = _scaled_backward(dW, db, position)
     return Params(dW_Q, dW_K, dW_V, p.W_O, db_Q, db_K, db_V, p.b_O, p.pos)
 
