@@ -39,7 +39,7 @@ from .norms import Norm, normed, normed_backward, scaled
 from .product import multiply_rows, outer_rows, panels
 from .rows import add, add_up
 
-ROWS = 128  # of examples that go through together
+ROWS = 192  # of examples that go through together
 
 INT = types.int64
 

@@ -96,36 +96,33 @@ def in_rows_backward(
 
 def joints(p: Params, position: Method, apart: bool = False) -> list[linear.Params]:
     """The weights of q, k and v side by side, as they meet the rows; apart: of q, and of k and v."""
-    weights, biases = _scaled(p, position)
-    cuts = (slice(0, 1), slice(1, 3)) if apart else (slice(0, 3),)
-    return [_joint(weights[cut], biases[cut]) for cut in cuts]
+    (H, D, K), parts = p.W_Q.shape, (((0,), (1, 2)) if apart else ((0, 1, 2),))
+    given = list(zip(p[:3], (p.b_Q, p.b_K, p.b_V), _factors(p, position), strict=True))
+    found = []
+    for few in parts:
+        W, b = np.empty((D, len(few), H, K), p.W_Q.dtype), np.empty((len(few), H, K), p.W_Q.dtype)
+        for i, (weight, bias, factor) in enumerate(given[j] for j in few):
+            np.multiply(factor, weight.transpose(1, 0, 2), out=W[:, i])
+            if bias is not None:
+                np.multiply(factor, bias, out=b[i])
+        found.append(linear.Params(W.reshape(D, -1), None if p.b_Q is None else b.reshape(-1)))
+    return found
 
 
 def joints_backward(d: Sequence[linear.Params], p: Params, position: Method) -> Params:
     """The gradients of W_Q, W_K, W_V and their biases; the others are yet to come."""
-    H, _, K = p.W_Q.shape
-    dW = np.concatenate([_apart(weight, (H, K)) for weight, _ in d])
-    db = None if p.b_Q is None else np.concatenate([bias.reshape(-1, H, K) for _, bias in d if bias is not None])
-    (dW_Q, dW_K, dW_V), (db_Q, db_K, db_V) = _scaled_backward(dW, db, position)
+    (H, D, K), factors = p.W_Q.shape, _factors(p, position)
+    views = [view for W, _ in d for view in W.reshape(D, -1, H, K).transpose(1, 2, 0, 3)]
+    dW_Q, dW_K, dW_V = (np.multiply(f, view, out=np.empty_like(p.W_Q)) for f, view in zip(factors, views, strict=True))
+    biases = [view for _, b in d if b is not None for view in b.reshape(-1, H, K)]
+    db_Q, db_K, db_V = (None, None, None) if p.b_Q is None else map(np.multiply, factors, biases)
     return Params(dW_Q, dW_K, dW_V, p.W_O, db_Q, db_K, db_V, p.b_O, p.pos)
 
 
-def _scaled(p: Params, position: Method) -> tuple[Sequence[Any], Sequence[Any]]:
-    """1/√K in W_Q and b_Q, unless the method looks at q."""
-    weights, biases = (p.W_Q, p.W_K, p.W_V), (p.b_Q, p.b_K, p.b_V)
-    if looks_at_q(position):
-        return weights, biases
-    scale = p.W_Q.dtype.type(p.W_Q.shape[2] ** -0.5)
-    return (scale * p.W_Q, *weights[1:]), biases if p.b_Q is None else (scale * p.b_Q, *biases[1:])
-
-
-def _scaled_backward(
-    dW: Float[np.ndarray, "3 H D K"], db: Float[np.ndarray, "3 H K"] | None, position: Method
-) -> tuple[Sequence[Any], Sequence[Any]]:
-    if looks_at_q(position):
-        return tuple(dW), (None, None, None) if db is None else tuple(db)
-    scale = dW.dtype.type(dW.shape[3] ** -0.5)
-    return (scale * dW[0], *dW[1:]), (None, None, None) if db is None else (scale * db[0], *db[1:])
+def _factors(p: Params, position: Method) -> list[np.floating]:
+    """1/√K stands in W_Q and b_Q, unless the method looks at q."""
+    scale = 1 if looks_at_q(position) else p.W_Q.shape[2] ** -0.5
+    return [p.W_Q.dtype.type(factor) for factor in (scale, 1, 1)]
 
 
 # ------------------------------------------------------------------------------------------ from q, k and v on
@@ -212,21 +209,10 @@ def _same(x_q: np.ndarray, x_k: np.ndarray) -> bool:
     return x_q.shape == x_k.shape and x_q.ctypes.data == x_k.ctypes.data
 
 
-def _joint(weights: Sequence[Any], biases: Sequence[Any]) -> linear.Params:
-    """The weights of n products of the same rows, side by side: [D nHK]."""
-    W = np.concatenate(weights).transpose(1, 0, 2)
-    return linear.Params(W.reshape(len(W), -1), None if biases[0] is None else np.concatenate(biases).reshape(-1))
-
-
 def side_by_side(y: Float[np.ndarray, "B T nHK"], heads: tuple[int, int]) -> list[np.ndarray]:
     """A view [B T H K] of each of the n products."""
     y = y.reshape(*y.shape[:2], -1, *heads)
     return [y[:, :, i] for i in range(y.shape[2])]
-
-
-def _apart(dW: np.ndarray, heads: tuple[int, int]) -> np.ndarray:
-    """[D nHK] -> [n H D K]"""
-    return dW.reshape(len(dW), -1, *heads).transpose(1, 2, 0, 3)
 
 
 def _heads(x: Any) -> Any:
