@@ -206,7 +206,7 @@ def look(
 def look_backward(definition: Any, dmid: Any, c: Any, position: Method, cfg: Any, tap: Any = keep) -> Any:
     if not isinstance(c[1], Cache):
         return definition(dmid, c, position, cfg, tap)
-    _, c = c
+    dmid, (_, c) = np.ascontiguousarray(dmid), c
     tables, (B, T, D), (H, K, _), kind = c.tables, dmid.shape, c.tables.W_O.shape, dmid.dtype
     count, group, HK = parts(dmid.size), group_of(T), H * K
     dx, dy = aligned(dmid.shape, kind) if c.norm.kind else dmid, aligned(c.y.shape, kind)

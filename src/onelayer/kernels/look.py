@@ -109,13 +109,8 @@ def _look_back(
     first, part, items, T, S, group, norm, before, streams, memories, qkv, lengths, allowed, zs, dzs,
     dqkv, dys, gains, spaces, weights, dnorm, dweights, dbiases, nothing, rooms,
 ):  # fmt: skip
-    (dout, x, x_hat, rstd, dx), (memory, dmemory), (q, k, v), (z, z_rows, L), (dz, dz_rows) = (
-        streams,
-        memories,
-        qkv,
-        zs,
-        dzs,
-    )
+    (dout, x, x_hat, rstd, dx), (memory, dmemory), (q, k, v) = streams, memories, qkv
+    (z, z_rows, L), (dz, dz_rows) = zs, dzs
     (dq, dk, dv), (dy, dy_there), (gain, bias), (asks, reads) = dqkv, dys, gains, spaces
     (W, W_there, W_O), (dgain, dbias) = weights, dnorm
     dgain, dbias = dgain[part], dbias[part]
@@ -231,7 +226,8 @@ def run_backward(dout: Any, c: Cache, position: Method) -> tuple[np.ndarray, np.
         dW, db = [*dW, nothing[None]], [*db, nothing[None]]
     spread(
         _look_back, c.x.size, (np.arange(B),),
-        (T, S, group, c.norm.kind, c.before, (rows(dout), rows(c.x), rows(c.x_hat), c.rstd, rows(dx)),
+        (T, S, group, c.norm.kind, c.before,
+         (rows(np.ascontiguousarray(dout)), rows(c.x), rows(c.x_hat), c.rstd, rows(dx)),
          (rows(c.memory), rows(dmemory)), c.qkv, c.lengths, c.allowed,
          (heads(c.z), c.z.reshape(B * T, HK), c.L), (heads(dz), dz.reshape(-1, HK)), dqkv, tuple(map(rows, dys)),
          c.norm.of(dout), spaces, tuple(turned), tuple(dnorm), (*dW, dW_O), (*db, db_O), nothing,

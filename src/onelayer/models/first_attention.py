@@ -10,12 +10,12 @@ Why       In the first layer a row is a sum, x = E[token] + P[place], and a prod
 Forward   norm "pre": E, P centred (layer norm)       W = gain · [W_Q W_K W_V]      b = b_norm [W_Q W_K W_V] + b_QKV
           token = E W      place = P W                rstd[v, t] = 1/√(mean (E[v] + P[t])² + ε)
           y = rstd[v, t] (token[v] + place[t]) + b    and on as in attention; where norm is not "pre", rstd is 1
-          x itself goes on past attention as ever.
+          x = E[token] + P[place], neither centred, goes on past attention.
 
 Backward  ∂a is ∂loss/∂a; what is looked up adds up what all who looked there send back
           ∂token[v] = Σ rstd ∂y over the rows with v          ∂place[t] = Σ rstd ∂y over those at t          ∂b = Σ ∂y
           ∂rstd[v, t] = Σ ∂y · (token[v] + place[t])          over the rows with v at t
-          ∂W = Eᵀ ∂token + Pᵀ ∂place      c = −rstd³ ∂rstd / D
+          ∂W = Eᵀ ∂token + Pᵀ ∂place      c = −rstd³ ∂rstd / D      ∂E and ∂P past attention: Σ ∂x over the same rows
           ∂E = ∂token Wᵀ + (Σ_t c) E + c P                    ∂P = ∂place Wᵀ + (Σ_v c) P + cᵀ E
 
 Exact     where places are numbered alike for all examples and a method adds to the embeddings what hangs on the place
