@@ -110,7 +110,8 @@ def joint(p: Params, position: Method) -> linear.Params:
 def joint_backward(d: linear.Params, p: Params, position: Method) -> tuple[Sequence[Any], Sequence[Any]]:
     """∂W_Q, ∂W_K, ∂W_V and ∂b_Q, ∂b_K, ∂b_V."""
     H, _, K = p.W_Q.shape
-    return _scaled_backward(_apart(d.weight, (H, K)), None if d.bias is None else d.bias.reshape(3, H, K), position)
+    dW = np.ascontiguousarray(_apart(d.weight, (H, K)))
+    return _scaled_backward(dW, None if d.bias is None else d.bias.reshape(3, H, K), position)
 
 
 def _scaled(p: Params, position: Method) -> tuple[Sequence[Any], Sequence[Any]]:
