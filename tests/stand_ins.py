@@ -56,6 +56,7 @@ def agree(f: Any, *args: Any, dtype: str, names: list[str]) -> None:
     assert a.keys() == b.keys()
     for name in a:
         assert np.asarray(a[name]).dtype == np.asarray(b[name]).dtype, name
+        assert np.shape(a[name]) == np.shape(b[name]), name
         like = name.replace("b_K", "b_V")
         error = np.linalg.norm(a[name] - b[name]) / (np.linalg.norm(b[like]) or 1)
         assert error < ROUNDING[dtype], f"{name}: {error}"

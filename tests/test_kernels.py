@@ -1,5 +1,6 @@
 """Guards kernels/: each fused kernel equals its definition to 1e-12 in float64, and hands on what it cannot take."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from backends import needs
 from stand_ins import ROUNDING, Counting, agree, random
 
-from onelayer import fused, kernels
+from onelayer import fused, kernels, threads
 from onelayer.arrays import generator, map_tree
 from onelayer.layers import activations, cross_entropy, embedding, layer_norm, linear, rms_norm, softmax, unembedding
 from onelayer.models import circuits, decoder_only, first_attention, halves, tables
@@ -15,7 +16,7 @@ from onelayer.models.config import ModelConfig
 from onelayer.models.decoder_only import Block
 from onelayer.optimizers import adamw
 from onelayer.sublayers import feed_forward, normalise
-from onelayer.training import objective
+from onelayer.training import objective, step
 
 pytestmark = needs("numba")
 
@@ -203,10 +204,15 @@ def test_embedding(shape, scale, dtype):
     agree(collected, random(*shape), table, dtype=dtype, names=["layers.embedding.backward"])
 
 
-def test_adamw(dtype):
-    p = {"a": random(4, 3), "b": random(700, 300)}
-    g = {name: random(*x.shape, purpose="g") for name, x in p.items()}
-    mask = {"a": 1.0, "b": 0.25}
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_adamw(dtype, n, monkeypatch):
+    """Of tensors of all sizes, whatever the number of threads that they are shared out to."""
+    monkeypatch.setattr(threads, "_allowed", lambda process: n)
+    threads._pool.cache_clear()
+    shapes = {"a": (4, 3), "b": (700, 300), "c": (0,), "d": (500, 600), "e": (), "f": (1,), "g": (40, 20, 30)}
+    p = {name: random(*shape, purpose=name) for name, shape in shapes.items()}
+    g = {name: random(*x.shape[::-1], purpose="g").T for name, x in p.items()}  # in another order
+    mask = {name: 0.25 if name == "b" else 1.0 for name in reversed(p)}
 
     def three(p: Any, g: Any) -> Any:
         state = adamw.init(p)
@@ -215,6 +221,24 @@ def test_adamw(dtype):
         return p, state
 
     agree(three, p, g, dtype=dtype, names=["optimizers.adamw.update"])
+
+
+@pytest.mark.parametrize("sizes", [[1], [5, 1 << 20], [1 << 20, 5], [0, 7, 0], [1 << 18] * 7, [3, 1 << 19, 1, 1 << 19]])
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_every_tensor_has_one_thread(n, sizes, monkeypatch):
+    from onelayer.kernels.optimizers import _edges
+
+    monkeypatch.setattr(threads, "_allowed", lambda process: n)
+    edges = _edges(sizes)
+    assert (edges[0], edges[-1]) == (0, len(sizes))
+    assert edges == sorted(edges)
+    shares = [sum(sizes[i:j]) for i, j in pairwise(edges)]
+    assert max(shares) <= sum(sizes) / len(shares) + max(sizes)
+
+
+def test_norm_of_a_gradient(dtype):
+    g = {"a": random(4, 3), "b": random(700, 300).T, "c": random(5)[::2]}
+    agree(lambda g: {"norm": step.norm(g)}, g, dtype=dtype, names=["training.step.norm"])
 
 
 @pytest.mark.parametrize("n", [23, 3000])

@@ -5,9 +5,12 @@ import pytest
 from oracles import assert_close_trees
 from tiny import tiny
 
-from onelayer import threads
-from onelayer.arrays import generator, map_tree
+from onelayer import kernels, positions, threads
+from onelayer.arrays import flatten, generator, map_tree
 from onelayer.errors import BadInput
+from onelayer.fused import using
+from onelayer.models import first_attention
+from onelayer.sublayers import attention_rows
 from onelayer.tasks import Batch
 from onelayer.training import engines, objective
 from onelayer.training import step as steps
@@ -91,6 +94,38 @@ def test_a_share_without_targets_says_nothing(three, monkeypatch):
     weights[:2] = 0.0
     data, params = data._replace(weights=weights), objective.init(goal.model, 0)
     assert_close_trees(shares.gradient(params, data, goal)[1], objective.loss_and_grads(params, data, goal)[1], 1e-12)
+
+
+KINDS = [("decoder_only", {"position": position}) for position in positions.available()] + [
+    (model, {"norm": norm, "attention_bias": True, **more})
+    for model in ("decoder_only", "encoder_decoder")
+    for norm in ("none", "pre", "post")
+    for more in ({}, {"norm_kind": "rms", "n_layers": 2}, {"tied": "unembed", "position": "learned"})
+]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(("model", "kind"), KINDS)
+def test_a_part_s_gradient_is_in_memory_of_its_own(three, monkeypatch, model, kind, fast):
+    """The next part's is added to it where it lies."""
+    monkeypatch.setattr(first_attention, "WORTHWHILE", -(1 << 60))
+    monkeypatch.setattr(shares, "WORTHWHILE", 1)
+    data, goal = batch(model)
+    goal = goal._replace(model=goal.model.model_copy(update=kind))
+    params = objective.init(goal.model, 0)
+    with using(*((kernels.available(), attention_rows.STAND_INS) if fast else ({},))):
+        found = [flatten(objective.loss_and_grads(params, data, goal)[1]) for _ in range(2)]
+        expected = {name: 2 * g for name, g in found[0].items()}
+        for gradient in (objective.loss_and_grads, shares.gradient):
+            many = {"gradient": gradient, "among": objective.weight(data)}
+            grads = objective.accumulated(params, [data, data], goal, **many)[1]
+            for name, g in flatten(grads).items():
+                np.testing.assert_allclose(g, expected[name], rtol=1e-9, atol=1e-13, err_msg=name)
+    for name, g in found[0].items():
+        others = [*flatten(params).values(), *found[1].values(), *(x for x in found[0].values() if x is not g)]
+        assert g.flags.writeable
+        assert not any(np.shares_memory(g, x) for x in others), name
+    assert len({id(g) for g in found[0].values()}) == len(found[0])
 
 
 def test_small_batches_stay_whole(three):

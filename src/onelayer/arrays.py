@@ -75,7 +75,9 @@ def _scatter_add_numpy(flat: np.ndarray, index: np.ndarray, n: int) -> np.ndarra
         places = index if width == 1 else (index[:, None] * width + np.arange(width)).ravel()
         return np.bincount(places, flat.ravel(), n * width).astype(flat.dtype).reshape(n, *flat.shape[1:])
     out = np.zeros((n, *flat.shape[1:]), dtype=flat.dtype)
-    if index.size:
+    if np.all(index[1:] > index[:-1]):  # each comes once
+        out[index] = flat
+    else:
         index = index.astype(np.uint16) if n <= 2**16 else index  # which NumPy sorts by counting
         order = np.argsort(index, kind="stable")
         ordered = index[order]
@@ -223,8 +225,11 @@ def _children(tree: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(i), child) for i, child in enumerate(tree))
 
 
+_NODES = (tuple, list, dict)
+
+
 def _is_node(tree: Any) -> bool:
-    return isinstance(tree, tuple | list | dict)
+    return isinstance(tree, _NODES)
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Array]:

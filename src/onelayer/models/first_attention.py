@@ -5,18 +5,21 @@ Shapes    tokens [B T]     x [B T D]     N = 3HK: q, k and v side by side (atten
 
 Why       In the first layer a row is a sum, x = E[token] + P[place], and a product of a sum is the sum of the products:
           x W = (E W)[token] + (P W)[place]. That is V + T rows to be multiplied instead of B·T, forwards and twice
-          backwards. Norm "pre" is in the way by one number a row: centring is linear, and the gain is part of W.
+          backwards. Norm "pre" is in the way by one number a row: centring is linear, and the gain is E's and P's.
 
-Forward   norm "pre": E, P centred (layer norm)       W = gain · [W_Q W_K W_V]      b = b_norm [W_Q W_K W_V] + b_QKV
-          token = E W      place = P W                rstd[v, t] = 1/√(mean (E[v] + P[t])² + ε)
+Forward   W = [W_Q W_K W_V]      norm "pre": E, P centred (layer norm)
+          token, place and b by one product: rows W, rows = gain E over gain P over b_norm; to b comes b_QKV
+          rstd[v, t] = 1/√(mean (E[v] + P[t])² + ε)
           y = rstd[v, t] (token[v] + place[t]) + b    and on as in attention; where norm is not "pre", rstd is 1
           x = E[token] + P[place], neither centred, goes on past attention.
 
 Backward  ∂a is ∂loss/∂a; what is looked up adds up what all who looked there send back
           ∂token[v] = Σ rstd ∂y over the rows with v          ∂place[t] = Σ rstd ∂y over those at t          ∂b = Σ ∂y
           ∂rstd[v, t] = Σ ∂y · (token[v] + place[t])          over the rows with v at t
-          ∂W = Eᵀ ∂token + Pᵀ ∂place      c = −rstd³ ∂rstd / D      ∂E and ∂P past attention: Σ ∂x over the same rows
-          ∂E = ∂token Wᵀ + (Σ_t c) E + c P                    ∂P = ∂place Wᵀ + (Σ_v c) P + cᵀ E
+          ∂W = rowsᵀ ∂(token over place over b)               ∂rows = ∂(token over place over b) Wᵀ
+          c = −rstd³ ∂rstd / D       ∂gain = Σ ∂rows (E over P)
+          ∂E = gain ∂rows[E] + (Σ_t c) E + c P                ∂P = gain ∂rows[P] + (Σ_v c) P + cᵀ E
+          past attention, to ∂E and ∂P: Σ ∂x over the same rows
 
 Exact     where places are numbered alike for all examples and a method adds to the embeddings what hangs on the place
           alone (as all do), turns q and k, or adds a `PAIRWISE` bias. `fits` says so, and whether it is less work:
@@ -26,7 +29,7 @@ Exact     where places are numbered alike for all examples and a method adds to 
 Source    docs/performance.md. Every step: docs/derivations/first_attention.md
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,9 +78,9 @@ class Stack(NamedTuple):
 
     ln1: Any  # of norm "pre", else None
     attn: attention.Params
-    E: Float[np.ndarray, "V D"]
-    P: Float[np.ndarray, "T D"]
-    joint: linear.Params  # of attn
+    W: Float[np.ndarray, "D N"]
+    x: Float[np.ndarray, "V+T D"]  # E over P
+    rows: Float[np.ndarray, "R D"]  # as they meet W
     rstd: Any  # [V T], of norm "pre"
     pos_embed: Any
 
@@ -141,43 +144,65 @@ def meet_backward(d: Seen, origins: tuple[Stack, ...], cfg: ModelConfig) -> Any:
 
 def tabulate(W_E: Float[np.ndarray, "V D"], stack: Any, T: int, cfg: ModelConfig) -> tuple[Tables, Stack]:
     """A stack's tables, and what they were made of."""
-    position, (block, *_) = cfg.position_method, stack.blocks
-    E, P, c_pos = W_E if cfg.scale == 1 else cfg.scale * W_E, np.zeros((1, T, cfg.d_model), W_E.dtype), None
-    if position.has("embedding"):
-        P, c_pos = position.encode_x(stack.pos_embed, P, natural(T))
-    added, (joint,), rstd = (E, P[0]), attention_rows.joints(block.attn, position), None
-    (W, b), (E, P) = joint, added
-    if cfg.norm == "pre":
-        if isinstance(block.ln1, layer_norm.Params):
-            E, P, from_norm = _centred(E), _centred(P), block.ln1.bias @ W
-            b = from_norm if b is None else from_norm + b
-        W, rstd = block.ln1.gain[:, None] * W, _rstd(E, P, cfg.norm_eps)
-    tables = Tables(E @ W, P @ W, rstd, b, block.attn.W_O, block.attn.b_O, block.attn.pos, *added)
-    return tables, Stack(block.ln1 if cfg.norm == "pre" else None, block.attn, E, P, joint, rstd, c_pos)
+    position, (block, *_), V = cfg.position_method, stack.blocks, len(W_E)
+    P, c_pos = _places(position, stack.pos_embed, T, W_E)
+    ((W, b),) = attention_rows.joints(block.attn, position)
+    x = np.concatenate((W_E if cfg.scale == 1 else cfg.scale * W_E, P))
+    added, rows, ln1, rstd = (x[:V], x[V:]), x, block.ln1 if cfg.norm == "pre" else None, None
+    if isinstance(ln1, layer_norm.Params):
+        x = _centred(x)
+        rows = np.concatenate((ln1.gain * x, ln1.bias[None]))
+    elif ln1 is not None:
+        rows = ln1.gain * x
+    if ln1 is not None:
+        rstd = _rstd(x[:V], x[V:], cfg.norm_eps)
+    y = rows @ W
+    if len(y) > V + T:
+        b = y[-1] if b is None else y[-1] + b
+    tables = Tables(y[:V], y[V : V + T], rstd, b, block.attn.W_O, block.attn.b_O, block.attn.pos, *added)
+    return tables, Stack(ln1, block.attn, W, x, rows, rstd, c_pos)
 
 
 def tabulate_backward(
     d: Any, past: Array | None, c: Stack, cfg: ModelConfig
 ) -> tuple[Array, Any, normalise.Params, attention.Params]:
     """∂W_E, and what the positions, ln1 and attn feel. d: Tables of gradients. past: ∂P past attention."""
-    position = cfg.position_method
-    W = c.joint.weight if c.ln1 is None else c.ln1.gain[:, None] * c.joint.weight
-    dE, dP, dW, db, d_ln1 = d.token @ W.T, d.place @ W.T, c.E.T @ d.token + c.P.T @ d.place, d.b, None
+    position, V, both, d_ln1 = cfg.position_method, len(d.token), len(c.x), None
+    dy = np.concatenate((d.token, d.place, d.b[None]) if len(c.rows) > both else (d.token, d.place))
+    drows, dW = dy @ c.W.T, c.rows.T @ dy
+    dx = drows[:both]
     if c.ln1 is not None:
+        d_gain, dx = np.sum(dx * c.x, axis=0), c.ln1.gain * dx
         shrink = c.rstd * c.rstd * c.rstd * d.rstd / -cfg.d_model
-        dE += np.sum(shrink, axis=1)[:, None] * c.E + shrink @ c.P
-        dP += np.sum(shrink, axis=0)[:, None] * c.P + shrink.T @ c.E
-        d_gain, dW = np.sum(dW * c.joint.weight, axis=1), c.ln1.gain[:, None] * dW
+        of_each = np.concatenate((np.sum(shrink, axis=1), np.sum(shrink, axis=0)))
+        dx += of_each[:, None] * c.x
+        dx[:V] += shrink @ c.x[V:]
+        dx[V:] += shrink.T @ c.x[:V]
         if isinstance(c.ln1, layer_norm.Params):
-            d_ln1 = layer_norm.Params(d_gain, c.joint.weight @ db)
-            dE, dP, dW = _centred(dE), _centred(dP), dW + np.outer(c.ln1.bias, db)
+            dx, d_ln1 = _centred(dx), layer_norm.Params(d_gain, drows[-1])
         else:
             d_ln1 = rms_norm.Params(d_gain)
-    d_pos = None if past is None else position.encode_x_backward((dP + past)[None], c.pos_embed)[1]
-    db = None if c.attn.b_Q is None else db
-    d_attn = attention_rows.joints_backward([linear.Params(dW, db)], c.attn, position)
+    d_pos = None if past is None else position.encode_x_backward((dx[V:] + past)[None], c.pos_embed)[1]
+    d_joint = linear.Params(dW, None if c.attn.b_Q is None else d.b)
+    d_attn = attention_rows.joints_backward([d_joint], c.attn, position)
     d_attn = d_attn._replace(W_O=d.W_O, b_O=d.b_O, pos=d.pos)
-    return cfg.scale * dE, d_pos, d_ln1, d_attn
+    return cfg.scale * dx[:V], d_pos, d_ln1, d_attn
+
+
+def _places(position: Method, p: Any, T: int, W_E: Float[np.ndarray, "V D"]) -> tuple[Float[np.ndarray, "T D"], Any]:
+    """What a method adds to the embeddings, and its cache."""
+    if p is None:
+        return _fixed_places(position, T, W_E.shape[1], W_E.dtype)
+    P, c = position.encode_x(p, np.zeros((1, T, W_E.shape[1]), W_E.dtype), natural(T))
+    return P[0], c
+
+
+@lru_cache(maxsize=16)
+def _fixed_places(position: Method, T: int, D: int, dtype: Any) -> tuple[Float[np.ndarray, "T D"], Any]:
+    """Of a method that learns nothing: every step asks for the same."""
+    P = np.zeros((1, T, D), dtype)
+    P, c = position.encode_x(None, P, natural(T)) if position.has("embedding") else (P, None)
+    return P[0], c
 
 
 def _centred(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:

@@ -184,8 +184,15 @@ def accumulated(
     found = iter(each(own, told))
     loss, grads = next(found)
     for more, g in found:
-        loss, grads = loss + more, map_tree(lambda a, b: a + b, grads, g)
+        loss, grads = loss + more, map_tree(_add, grads, g)
     return loss, grads
+
+
+def _add(a: Array, b: Array) -> Array:
+    """a + b; NumPy's in the memory of a, a part's own, or in C order: those who read it next need not copy it."""
+    if not isinstance(a, np.ndarray):
+        return a + b
+    return np.add(a, b, out=a if a.flags.c_contiguous else np.empty(a.shape, a.dtype))
 
 
 def scores(params: Any, batch: Batch, objective: Objective) -> Scores:

@@ -14,6 +14,7 @@ import numpy as np
 from .. import optimizers
 from ..arrays import Array, array_namespace, flatten, map_tree
 from ..errors import BadInput
+from ..fused import fused
 from ..tasks import Batch, Task
 from .config import RunConfig
 from .objective import Objective, init, loss_and_grads
@@ -98,10 +99,6 @@ def take(
     """
     params, opt = state
     loss, raw = (gradient or loss_and_grads)(params, batch, objective)
-    xp = array_namespace(loss)
-    squares = [xp.sum(g * g) for g in flatten(raw).values()]
-    grad_norm = xp.sqrt(sum(squares[1:], start=squares[0]))
-
     grads, filters = raw, []
     for f, s in zip(rules.filters, opt.filters, strict=True):
         grads, s = f.apply(grads, s, params)
@@ -113,4 +110,13 @@ def take(
     for p, s in zip(rules.projections, opt.projections, strict=True):
         params = p.project(params, s)
     new = TrainState(params, OptState(tuple(filters), optimizer, opt.projections))
-    return new, {"loss": loss, "grad_norm": grad_norm}, raw
+    return new, {"loss": loss, "grad_norm": norm(raw)}, raw
+
+
+@fused
+def norm(tree: Any) -> Array:
+    """Of all numbers of a tree together."""
+    leaves = flatten(tree).values()
+    xp = array_namespace(*leaves)
+    squares = [xp.sum(x * x) for x in leaves]
+    return xp.sqrt(sum(squares[1:], start=squares[0]))
