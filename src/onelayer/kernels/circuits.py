@@ -16,8 +16,8 @@ import numpy as np
 
 from .. import threads
 from ..layers import activations
-from .compile import compiled, fits, parts
-from .tables import weigh, weigh_backward
+from .compile import compiled, exp, fits, parts
+from .tables import weigh_backward
 
 SHORTER = 3  # T times this is at most K: else the rows to be added up cost what the product does
 
@@ -43,10 +43,29 @@ class Looked(NamedTuple):
 
 @compiled
 def _weigh(rows, scores, pattern):
-    (B, T, H), (_, U, R) = pattern.shape, scores.shape
+    """pattern[b, :, h] = the softmax of scores[h, the row that asks, rows[b]]; the exponentials of all in one loop"""
+    (B, T, H), (_, U, R), one = pattern.shape, scores.shape, scores.dtype.type(1)
     for b in range(B):
+        seats, out = rows[b], pattern[b]
         for h in range(H):
-            weigh(scores[h, rows[b, T - 1] - (R - U)], rows[b], pattern[b, :, h])
+            asked = scores[h, seats[T - 1] - (R - U)]
+            top = asked[seats[0]]
+            for s in range(1, T):
+                top = asked[seats[s]] if asked[seats[s]] > top else top
+            for s in range(T):
+                out[s, h] = asked[seats[s]] - top
+    flat = pattern.reshape(-1)
+    for i in range(flat.size):
+        flat[i] = exp(flat[i])
+    for b in range(B):
+        out = pattern[b]
+        for h in range(H):
+            total = out[0, h]
+            for s in range(1, T):
+                total += out[s, h]
+            share = one / total
+            for s in range(T):
+                out[s, h] *= share
 
 
 @compiled
