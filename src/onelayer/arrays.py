@@ -180,8 +180,7 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """NumPy memory, not set to anything, from the beginning of a cache line on: kernels read whole lines."""
     line, kind = 64, np.dtype(dtype)
     room = np.empty(math.prod(shape) * kind.itemsize + line, np.uint8)
-    start = -room.ctypes.data % line
-    return room[start : start + math.prod(shape) * kind.itemsize].view(kind).reshape(shape)
+    return np.ndarray(shape, kind, room, -room.__array_interface__["data"][0] % line)
 
 
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:

@@ -52,7 +52,9 @@ def strided(*kinds: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(f: Callable[..., Any]) -> Any:
         @cache
-        def of(number: Any) -> Any:
+        def of(dtype: Any) -> Any:
+            number = numba.from_dtype(dtype)
+
             def typed(kind: Any) -> Any:
                 if isinstance(kind, tuple):
                     return types.Tuple([typed(one) for one in kind])
@@ -63,7 +65,7 @@ def strided(*kinds: Any) -> Callable[[Callable[..., Any]], Any]:
 
         def call(*args: Any) -> None:
             last = args[-1][0] if isinstance(args[-1], tuple) else args[-1]
-            of(numba.from_dtype(last.dtype))(*map(_writable, args))
+            of(last.dtype)(*map(_writable, args))
 
         return call
 
@@ -72,9 +74,9 @@ def strided(*kinds: Any) -> Callable[[Callable[..., Any]], Any]:
 
 def _writable(x: Any) -> Any:
     """What is compiled for arrays that may be written to takes no others, though it only reads this one."""
-    if isinstance(x, tuple):
-        return tuple(map(_writable, x))
-    return x.copy() if isinstance(x, np.ndarray) and x.dtype.kind == "f" and not x.flags.writeable else x
+    if type(x) is tuple:
+        return tuple([_writable(one) for one in x])
+    return x.copy() if type(x) is np.ndarray and not x.flags.writeable and x.dtype.kind == "f" else x
 
 
 def exact(f: Callable[..., Any]) -> Any:
