@@ -211,11 +211,16 @@ def mix_panels(first, last, q, k, v, lengths, allowed, z, L, K, rooms):
                 store(out, i, j, each(sums, 0, i) * load(mixed, i, j) if longest else nothing)
 
 
+@lent
+def room_of(part, rooms):
+    """A thread's own of what `rooms` made."""
+    turned, limits, sums, weights, mixed = rooms
+    return turned[part], limits[part], sums[part], weights[part], mixed[part]
+
+
 @strided(WHICH, 4, 4, 4, LENGTHS, ALLOWED, 4, 3, types.int64, ROOMS)
 def _forward(first, part, items, q, k, v, lengths, allowed, z, L, K, rooms):
-    turned, limits, sums, weights, mixed = rooms
-    own = turned[part], limits[part], sums[part], weights[part], mixed[part]
-    mix_panels(first, first + len(items), q, k, v, lengths, allowed, z, L, K, own)
+    mix_panels(first, first + len(items), q, k, v, lengths, allowed, z, L, K, room_of(part, rooms))
 
 
 # ------------------------------------------------------------------------------------------ backward
@@ -281,10 +286,16 @@ def send_heads_back(first, last, dz, z, q, k, v, L, lengths, allowed, dq, dk, dv
                 clear(dask)
 
 
+@lent
+def room_back_of(part, rooms):
+    """A thread's own of what `rooms_back` made."""
+    turned, dz_turned, limits, sums, pattern, dscores = rooms
+    return turned[part], dz_turned[part], limits[part], sums[part], pattern[part], dscores[part]
+
+
 @strided(WHICH, *(4,) * 5, 3, LENGTHS, ALLOWED, 4, 4, 4, types.int64, types.int64, ROOMS_BACK)
 def _backward(first, part, heads, dz, z, q, k, v, L, lengths, allowed, dq, dk, dv, K, N, rooms):
-    turned, dz_turned, limits, sums, pattern, dscores = rooms
-    own = turned[part], dz_turned[part], limits[part], sums[part], pattern[part], dscores[part]
+    own = room_back_of(part, rooms)
     send_heads_back(first, first + len(heads), dz, z, q, k, v, L, lengths, allowed, dq, dk, dv, K, N, own)
 
 

@@ -76,7 +76,7 @@ def _writable(x: Any) -> Any:
     """What is compiled for arrays that may be written to takes no others, though it only reads this one."""
     if type(x) is tuple:
         return tuple([_writable(one) for one in x])
-    return x.copy() if type(x) is np.ndarray and not x.flags.writeable and x.dtype.kind == "f" else x
+    return x.copy() if isinstance(x, np.ndarray) and not x.flags.writeable and x.dtype.kind == "f" else x
 
 
 def exact(f: Callable[..., Any]) -> Any:

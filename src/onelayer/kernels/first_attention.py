@@ -15,7 +15,7 @@ from numba import types
 from ..arrays import aligned, keep
 from ..positions import Method
 from ..sublayers import attention_rows
-from .attention import ALLOWED, LENGTHS, ROOMS, ROOMS_BACK, WHICH, rooms, rooms_back, seen
+from .attention import ALLOWED, LENGTHS, ROOMS, ROOMS_BACK, WHICH, room_back_of, room_of, rooms, rooms_back, seen
 from .compile import compiled, fits, lent, parts, spread, strided
 from .lanes import dense
 from .look import answer, ask, bias_row, group_of, heads, may_take, rows, sum_of_parts
@@ -122,8 +122,7 @@ def _look(
 ):  # fmt: skip
     (token, place, table), (x, x_hat, rstd, out), (q, k, v), (z, z_rows, L) = tables, streams, qkv, zs
     (gain, bias), (W_O, b_O) = gains, product
-    turned, limits, sums, weights, mixed = rooms
-    own = turned[part], limits[part], sums[part], weights[part], mixed[part]
+    own = room_of(part, rooms)
     last, at = first + len(items), part * group
     for e in range(first, last, group):
         end = min(e + group, last)
@@ -148,8 +147,7 @@ def _look_back(
     (dz, dz_rows), (dq, dk, dv), dgain, dbias = dzs, dqkv, dnorm[0][part], dnorm[1][part]
     dW_O, db_O = dproduct[0][part], dproduct[1][part]
     dtoken, dplace, drstd, db = dtables[0][part], dtables[1][part], dtables[2][part], dtables[3][part]
-    turned, dz_turned, limits, sums, pattern, dscores = rooms
-    own = turned[part], dz_turned[part], limits[part], sums[part], pattern[part], dscores[part]
+    own = room_back_of(part, rooms)
     last, at = first + len(items), part * group
     for e in range(first, last, group):
         end = min(e + group, last)

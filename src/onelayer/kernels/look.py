@@ -27,6 +27,8 @@ from .attention import (
     ROOMS_BACK,
     WHICH,
     mix_panels,
+    room_back_of,
+    room_of,
     rooms,
     rooms_back,
     seen,
@@ -81,8 +83,7 @@ def _look(
 ):  # fmt: skip
     (x, x_hat, rstd, out), (y, y_there), (q, k, v), (z, z_rows, L), (gain, bias) = streams, ys, qkv, zs, gains
     (W, b), (W_there, b_there), (W_O, b_O) = first_product, second_product, last_product
-    turned, limits, sums, weights, mixed = rooms
-    own = turned[part], limits[part], sums[part], weights[part], mixed[part]
+    own = room_of(part, rooms)
     last = first + len(items)
     for e in range(first, last, group):
         end = min(e + group, last)
@@ -117,8 +118,7 @@ def _look_back(
     dW, dW_there, dW_O, db, db_there, db_O = (
         dweights[0][part], dweights[1][part], dweights[2][part], dbiases[0][part], dbiases[1][part], dbiases[2][part],
     )  # fmt: skip
-    turned, dz_turned, limits, sums, pattern, dscores = rooms
-    own = turned[part], dz_turned[part], limits[part], sums[part], pattern[part], dscores[part]
+    own = room_back_of(part, rooms)
     last, at = first + len(items), part * group
     for e in range(first, last, group):
         end = min(e + group, last)

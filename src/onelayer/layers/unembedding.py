@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 from jaxtyping import Inexact
 
-from ..arrays import Array
-from ..arrays import array_namespace as namespace
+from ..arrays import Array, array_namespace, sum_outer
 from ..fused import fused
 
 
@@ -39,7 +38,7 @@ def tied(p: Params, W_E: Inexact[Array, "V D"]) -> Params:
 
 @fused
 def forward(p: Params, x: Inexact[Array, "*rows D"]) -> tuple[Inexact[Array, "*rows V"], Cache]:
-    xp = namespace(x)
+    xp = array_namespace(x)
     rows = xp.reshape(x, (-1, x.shape[-1]))
     logits = rows @ p.W_U if p.b_U is None else rows @ p.W_U + p.b_U
     return xp.reshape(logits, (*x.shape[:-1], logits.shape[-1])), Cache(p.W_U, p.b_U, x)
@@ -47,7 +46,7 @@ def forward(p: Params, x: Inexact[Array, "*rows D"]) -> tuple[Inexact[Array, "*r
 
 @fused
 def backward(dlogits: Inexact[Array, "*rows V"], c: Cache) -> tuple[Inexact[Array, "*rows D"], Params]:
-    xp = namespace(dlogits)
+    xp = array_namespace(dlogits)
     x, dy = (xp.reshape(a, (-1, a.shape[-1])) for a in (c.x, dlogits))
     dx = xp.reshape(dy @ c.W_U.T, c.x.shape)
-    return dx, Params(W_U=x.T @ dy, b_U=None if c.b_U is None else xp.sum(dy, axis=0))
+    return dx, Params(W_U=sum_outer(x, dy), b_U=None if c.b_U is None else xp.sum(dy, axis=0))
