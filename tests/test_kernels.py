@@ -300,9 +300,9 @@ def test_circuits(heads, batch, options, dtype):
     def both(p: Any, dlogits: Any) -> Any:
         made, origin = circuits.multiply_out(p, tokens, cfg)
         logits, c = circuits.forward(made, origin.rows.seats.rows, cfg)
-        return logits, circuits.backward(dlogits, c, cfg)
+        return logits, circuits.multiply_out_backward(circuits.backward(dlogits, c, cfg), origin, cfg)
 
-    names = [f"models.circuits.{name}" for name in ("look", "look_backward", "paid")]
+    names = [f"models.circuits.{name}" for name in ("forward", "backward", "paid", "paid_back")]
     agree(both, p, random(batch, 1, 7, purpose="dlogits"), dtype=dtype, names=names)
 
 
@@ -330,7 +330,7 @@ def test_circuits_of_many_positions_are_products():
     with fused.using(counting):
         made, origin = circuits.multiply_out(decoder_only.init(cfg, 0), tokens, cfg)
         circuits.forward(made, origin.rows.seats.rows, cfg)
-    assert counting.ran["models.circuits.paid"] == counting.ran["models.circuits.look"] == 0
+    assert counting.ran["models.circuits.paid"] == counting.ran["models.circuits.forward"] == 0
     assert counting.ran["models.tables.look"] == 1
 
 

@@ -1,143 +1,72 @@
 """Kernels of models/circuits.py: what a head passes on to neurons and logits is a table too; an example adds rows up.
 
-What a head may mix hangs on (token, position) alone, and so does v attn_in: `paid`, had once a step for the rows that
+What a head may mix hangs on (token, position) alone, and so does v attn: `paid`, had once a step for the rows that
 occur, before the examples are shared out. An example's pre is then the row of its last token in base and H·T rows of
 `paid`, each times its weight in the pattern; z is not had at all. As long as T is well below K, that is less than
-z attn_in.
+z attn.
 
-Backward  ∂A[b, s, h] = ∂pre[b] · paid[row, h]       ∂paid[row, h] = Σ A[b, s, h] ∂pre[b] over the b that looked there
-          ∂v = ∂paid attn_inᵀ                        ∂attn_in = Σ_rows vᵀ ∂paid         and so with the logits
-          Those who looked at a row are taken eight at a time: their sum is read and written once for all eight.
+Shapes    N columns of `paid` and base: those for the F neurons, then those for the V logits, each filled up with zeros
+          weights [B TH]: the pattern     table [RH N], base [U N]     rows R, U as in `tables`
+
+Order     Examples are taken in the order of their first token, a block at a time: several in a row look at the same
+          rows, which are read once for all of them, and a block goes through all of it while it is in the cache.
+
+Backward  d = (∂pre, ∂logits) of a block.     ∂A[b, s, h] = d[b] · paid[row, h]
+          ∂paid[row, h] = Σ A[b, s, h] d[b] over the b that looked there; for the positions at which neighbours look
+          elsewhere, when all blocks are through, row by row.
+          Once, for all shares: ∂v = ∂paid attnᵀ, ∂attn = Σ_rows vᵀ ∂paid
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
 
 from .. import threads
-from ..layers import activations
-from .compile import compiled, exp, fits, parts
-from .tables import weigh_backward
+from ..arrays import aligned
+from ..models import circuits
+from .activations import IN_PLACE, act
+from .compile import compiled, exp, fits, lent, parts, strided
+from .lanes import broad, broad_each, broad_load, choose, fill, lanes, load, store, total
+from .product import BLOCK, ROWS, multiply_rows, outer_rows, panels
+from .rows import clear, copy
 
 SHORTER = 3  # T times this is at most K: else the rows to be added up cost what the product does
+APART = 4  # a position is left for later where fewer neighbours than this look at the same row, on average
+HEADS = 4  # of a row, at once
+
+INT = types.int64
+IDS, LISTS = types.Array(INT, 1, "A"), types.Array(INT, 2, "A")
 
 
 class Paid(NamedTuple):
-    """What each head pays for each row that occurs."""
+    """What the examples meet: what each head pays for each row that occurs, and the weights from neurons to logits."""
 
     v: Any  # [H R K]
-    into: Any  # [R H F]
-    out: Any  # [R H V]
+    attn: Any  # [H K N]
+    table: Any  # [RH N]
+    base: Any  # [U N]
+    mlp_out: Any  # panels, and those of its transpose
+    mlp_out_turned: Any
+
+
+class DPaid(NamedTuple):
+    table: Any
+    base: Any
 
 
 class Looked(NamedTuple):
-    """In place of the definition's. N below is F for the neurons and V for the logits."""
+    """In place of the definition's; examples in the kernel's order."""
 
-    reads: Any
     paid: Paid
+    order: Any  # [B] which example it is
     rows: Any  # [B T]
-    pattern: Any  # [B T H]
-    post: Any  # [B F]
-    activation: Any  # None for ReLU: post > 0 tells it
+    weights: Any  # [B TH]
+    slope: Any  # [B F]; of ReLU: post, for post > 0 tells it
+    kind: int
 
 
-@compiled
-def _weigh(rows, scores, pattern):
-    """pattern[b, :, h] = the softmax of scores[h, the row that asks, rows[b]]; the exponentials of all in one loop"""
-    (B, T, H), (_, U, R), one = pattern.shape, scores.shape, scores.dtype.type(1)
-    for b in range(B):
-        seats, out = rows[b], pattern[b]
-        for h in range(H):
-            asked = scores[h, seats[T - 1] - (R - U)]
-            top = asked[seats[0]]
-            for s in range(1, T):
-                top = asked[seats[s]] if asked[seats[s]] > top else top
-            for s in range(T):
-                out[s, h] = asked[seats[s]] - top
-    flat = pattern.reshape(-1)
-    for i in range(flat.size):
-        flat[i] = exp(flat[i])
-    for b in range(B):
-        out = pattern[b]
-        for h in range(H):
-            total = out[0, h]
-            for s in range(1, T):
-                total += out[s, h]
-            share = one / total
-            for s in range(T):
-                out[s, h] *= share
-
-
-@compiled
-def _weigh_backward(rows, dpattern, pattern, dscores):
-    (B, T, H), (_, U, R) = pattern.shape, dscores.shape
-    for b in range(B):
-        for h in range(H):
-            asks = rows[b, T - 1] - (R - U)
-            weigh_backward(dpattern[b, :, h], pattern[b, :, h], rows[b], dscores[h, asks])
-
-
-@compiled
-def _mix(rows, weights, base, paid, y, relu):
-    """y[b] = base[of the row that asks] + Σ weights[b, s, h] paid[rows[b, s], h]; relu: and nothing below 0"""
-    (B, T, H), N, zero = weights.shape, base.shape[1], base.dtype.type(0)
-    first = paid.shape[0] - base.shape[0]
-    for b in range(B):
-        out, known = y[b], base[rows[b, T - 1] - first]
-        for j in range(N):
-            out[j] = known[j]
-        for s in range(T):
-            row, w = paid[rows[b, s]], weights[b, s]
-            for h in range(0, H // 4 * 4, 4):
-                a0, a1, a2, a3 = w[h], w[h + 1], w[h + 2], w[h + 3]
-                x0, x1, x2, x3 = row[h], row[h + 1], row[h + 2], row[h + 3]
-                for j in range(N):
-                    out[j] += a0 * x0[j] + a1 * x1[j] + a2 * x2[j] + a3 * x3[j]
-            for h in range(H // 4 * 4, H):
-                a0, x0 = w[h], row[h]
-                for j in range(N):
-                    out[j] += a0 * x0[j]
-        if relu:
-            for j in range(N):
-                out[j] = zero if out[j] <= zero else out[j]
-
-
-@compiled
-def _gate(dpost, post, dpre):
-    """ReLU's backward: what came through in the forward."""
-    zero = post.dtype.type(0)
-    for b in range(post.shape[0]):
-        asked, out, d = dpost[b], post[b], dpre[b]
-        for j in range(out.size):
-            d[j] = asked[j] if out[j] > zero else asked[j] * zero
-
-
-@compiled
-def _feel(rows, dy, paid, dweights):
-    """dweights[b, s, h] += dy[b] · paid[rows[b, s], h]"""
-    (B, T, H), N = dweights.shape, dy.shape[1]
-    zero = dy.dtype.type(0)
-    for b in range(B):
-        asked = dy[b]
-        for s in range(T):
-            row, d = paid[rows[b, s]], dweights[b, s]
-            for h in range(0, H // 4 * 4, 4):
-                x0, x1, x2, x3 = row[h], row[h + 1], row[h + 2], row[h + 3]
-                d0, d1, d2, d3 = zero, zero, zero, zero
-                for j in range(N):
-                    d0 += asked[j] * x0[j]
-                    d1 += asked[j] * x1[j]
-                    d2 += asked[j] * x2[j]
-                    d3 += asked[j] * x3[j]
-                d[h] += d0
-                d[h + 1] += d1
-                d[h + 2] += d2
-                d[h + 3] += d3
-            for h in range(H // 4 * 4, H):
-                x0, d0 = row[h], zero
-                for j in range(N):
-                    d0 += asked[j] * x0[j]
-                d[h] += d0
+# ------------------------------------------------------------------------------------------ who looks where
 
 
 @compiled
@@ -155,106 +84,354 @@ def _ordered(ids, n):
     return starts, where
 
 
-@compiled
-def _add_up(who, weights, dy, totals):
-    """totals[h] += Σ weights[b, h] dy[b] over the b in `who`"""
-    eight, (H, N) = who.size // 8 * 8, totals.shape
-    for i in range(0, eight, 8):
-        b = who[i : i + 8]
-        w0, w1, w2, w3 = weights[b[0]], weights[b[1]], weights[b[2]], weights[b[3]]
-        w4, w5, w6, w7 = weights[b[4]], weights[b[5]], weights[b[6]], weights[b[7]]
-        x0, x1, x2, x3, x4, x5, x6, x7 = dy[b[0]], dy[b[1]], dy[b[2]], dy[b[3]], dy[b[4]], dy[b[5]], dy[b[6]], dy[b[7]]
-        for h in range(H):
-            a0, a1, a2, a3, a4, a5, a6, a7 = w0[h], w1[h], w2[h], w3[h], w4[h], w5[h], w6[h], w7[h]
-            total = totals[h]
-            for j in range(N):
-                left = a0 * x0[j] + a1 * x1[j] + a2 * x2[j] + a3 * x3[j]
-                total[j] += left + (a4 * x4[j] + a5 * x5[j] + a6 * x6[j] + a7 * x7[j])
-    for b in who[eight:]:
-        x0 = dy[b]
-        for h in range(H):
-            a0, total = weights[b, h], totals[h]
-            for j in range(N):
-                total[j] += a0 * x0[j]
+@lent
+def _until(rows, b, s, most):
+    """Where the examples end that look at the same row as b does at s: `most` of them, or fewer."""
+    end = b + 1
+    while end < rows.shape[0] and end < b + most and rows[end, s] == rows[b, s]:
+        end += 1
+    return end
 
 
 @compiled
-def _collect(ids, weights, dy, totals):
-    """totals[ids[b], h] += weights[b, h] dy[b]"""
-    starts, where = _ordered(ids, totals.shape[0])
-    for i in range(totals.shape[0]):
-        _add_up(where[starts[i] : starts[i + 1]], weights, dy, totals[i])
+def _weigh(rows, scores, weights):
+    """weights[b, s, h] = the softmax of scores[h, the row that asks, rows[b]]; the exponentials of all in one loop"""
+    (B, T, H), (_, U, R), one = weights.shape, scores.shape, scores.dtype.type(1)
+    for b in range(B):
+        seats, out = rows[b], weights[b]
+        for h in range(H):
+            asked = scores[h, seats[T - 1] - (R - U)]
+            top = asked[seats[0]]
+            for s in range(1, T):
+                top = asked[seats[s]] if asked[seats[s]] > top else top
+            for s in range(T):
+                out[s, h] = asked[seats[s]] - top
+    flat = weights.reshape(-1)
+    for i in range(flat.size):
+        flat[i] = exp(flat[i])
+    for b in range(B):
+        out = weights[b]
+        for h in range(H):
+            sum_of = out[0, h]
+            for s in range(1, T):
+                sum_of += out[s, h]
+            share = one / sum_of
+            for s in range(T):
+                out[s, h] *= share
 
 
-def paid(definition: Any, v: Any, reads: Any, positions: int) -> Any:
-    (R, H, K), ways = v.shape, (reads.attn_in, reads.attn_out)
-    if not fits(v, *reads) or SHORTER * positions > K:
-        return definition(v, reads, positions)
-    by_head, found = np.ascontiguousarray(v.transpose(1, 0, 2)), [np.empty((R, H, w.shape[1]), v.dtype) for w in ways]
-    n = parts(sum(x.size for x in found))
+@compiled
+def _weigh_backward(rows, dweights, weights, dscores):
+    """dscores[h, the row that asks, rows[b]] += what the softmax sends back"""
+    (B, T, H), (_, U, R) = weights.shape, dscores.shape
+    for b in range(B):
+        seats, w, d, asks = rows[b], weights[b], dweights[b], rows[b, T - 1] - (R - U)
+        for h in range(H):
+            mean = w.dtype.type(0)
+            for s in range(T):
+                mean += w[s, h] * d[s, h]
+            for s in range(T):
+                dscores[h, asks, seats[s]] += w[s, h] * (d[s, h] - mean)
+
+
+# ------------------------------------------------------------------------------------------ inside kernels
+
+
+@lent
+def _mix_tile(rows, weights, base, table, y, j, first):
+    """Columns from j on of at most six examples: y[b] = base[who asks] + Σ weights[b, s h] table[rows[b, s], h]."""
+    end, T = rows.shape[0] - 1, rows.shape[1]
+    H = weights.shape[1] // T
+    i1, i2, i3, i4, i5 = min(1, end), min(2, end), min(3, end), min(4, end), min(5, end)
+    y0, y1 = broad_load(base, rows[0, T - 1] - first, j), broad_load(base, rows[i1, T - 1] - first, j)
+    y2, y3 = broad_load(base, rows[i2, T - 1] - first, j), broad_load(base, rows[i3, T - 1] - first, j)
+    y4, y5 = broad_load(base, rows[i4, T - 1] - first, j), broad_load(base, rows[i5, T - 1] - first, j)
+    for s in range(T):
+        r0, r1, r2 = rows[0, s] * H, rows[i1, s] * H, rows[i2, s] * H
+        r3, r4, r5 = rows[i3, s] * H, rows[i4, s] * H, rows[i5, s] * H
+        if r0 == r1 and r0 == r2 and r0 == r3 and r0 == r4 and r0 == r5:
+            for h in range(H):
+                row, k = broad_load(table, r0 + h, j), s * H + h
+                y0 = y0 + broad_each(weights, 0, k) * row
+                y1 = y1 + broad_each(weights, i1, k) * row
+                y2 = y2 + broad_each(weights, i2, k) * row
+                y3 = y3 + broad_each(weights, i3, k) * row
+                y4 = y4 + broad_each(weights, i4, k) * row
+                y5 = y5 + broad_each(weights, i5, k) * row
+        else:
+            for h in range(H):
+                k = s * H + h
+                y0 = y0 + broad_each(weights, 0, k) * broad_load(table, r0 + h, j)
+                y1 = y1 + broad_each(weights, i1, k) * broad_load(table, r1 + h, j)
+                y2 = y2 + broad_each(weights, i2, k) * broad_load(table, r2 + h, j)
+                y3 = y3 + broad_each(weights, i3, k) * broad_load(table, r3 + h, j)
+                y4 = y4 + broad_each(weights, i4, k) * broad_load(table, r4 + h, j)
+                y5 = y5 + broad_each(weights, i5, k) * broad_load(table, r5 + h, j)
+    store(y, 0, j, y0)
+    store(y, i1, j, y1)
+    store(y, i2, j, y2)
+    store(y, i3, j, y3)
+    store(y, i4, j, y4)
+    store(y, i5, j, y5)
+
+
+@lent
+def _mix(rows, weights, base, table, y):
+    first, b = table.shape[0] // (weights.shape[1] // rows.shape[1]) - base.shape[0], 0
+    while b < rows.shape[0]:
+        end = _until(rows, b, 0, ROWS)
+        for j in range(0, y.shape[1], broad(y)):
+            _mix_tile(rows[b:end], weights[b:end], base, table, y[b:end], j, first)
+        b = end
+
+
+@lent
+def _gate(d, slope, is_relu):
+    """∂pre in place of ∂post."""
+    zero = fill(d.dtype.type(0))
+    for i in range(d.shape[0]):
+        for j in range(0, slope.shape[1], lanes(d)):
+            asked, steep = load(d, i, j), load(slope, i, j)
+            store(d, i, j, choose(zero, steep, asked, asked * zero) if is_relu else asked * steep)
+
+
+@lent
+def _feel_alone(d, table, r, h, last, dweights, k):
+    """One example and HEADS heads of its row, or fewer, the last again: dweights[0, k + h] = d · table[r + h]."""
+    zero = fill(d.dtype.type(0))
+    h1, h2, h3 = min(h + 1, last), min(h + 2, last), min(h + 3, last)
+    s0, s1, s2, s3 = zero, zero, zero, zero
+    for j in range(0, d.shape[1], lanes(d)):
+        x = load(d, 0, j)
+        s0 = s0 + x * load(table, r + h, j)
+        s1 = s1 + x * load(table, r + h1, j)
+        s2 = s2 + x * load(table, r + h2, j)
+        s3 = s3 + x * load(table, r + h3, j)
+    dweights[0, k + h], dweights[0, k + h1] = total(s0), total(s1)
+    dweights[0, k + h2], dweights[0, k + h3] = total(s2), total(s3)
+
+
+@lent
+def _feel_alike(d, table, r, h, last, dweights, k):
+    """The same for two or three examples that look at one row."""
+    zero, i = fill(d.dtype.type(0)), min(2, d.shape[0] - 1)
+    h1, h2, h3 = min(h + 1, last), min(h + 2, last), min(h + 3, last)
+    a0, a1, a2, a3 = zero, zero, zero, zero
+    b0, b1, b2, b3 = zero, zero, zero, zero
+    c0, c1, c2, c3 = zero, zero, zero, zero
+    for j in range(0, d.shape[1], lanes(d)):
+        x, y, z = load(d, 0, j), load(d, 1, j), load(d, i, j)
+        row = load(table, r + h, j)
+        a0, b0, c0 = a0 + x * row, b0 + y * row, c0 + z * row
+        row = load(table, r + h1, j)
+        a1, b1, c1 = a1 + x * row, b1 + y * row, c1 + z * row
+        row = load(table, r + h2, j)
+        a2, b2, c2 = a2 + x * row, b2 + y * row, c2 + z * row
+        row = load(table, r + h3, j)
+        a3, b3, c3 = a3 + x * row, b3 + y * row, c3 + z * row
+    dweights[0, k + h], dweights[0, k + h1] = total(a0), total(a1)
+    dweights[0, k + h2], dweights[0, k + h3] = total(a2), total(a3)
+    dweights[1, k + h], dweights[1, k + h1] = total(b0), total(b1)
+    dweights[1, k + h2], dweights[1, k + h3] = total(b2), total(b3)
+    dweights[i, k + h], dweights[i, k + h1] = total(c0), total(c1)
+    dweights[i, k + h2], dweights[i, k + h3] = total(c2), total(c3)
+
+
+@lent
+def _feel(rows, d, table, dweights):
+    """dweights[b, s h] = d[b] · table[rows[b, s], h]"""
+    T = rows.shape[1]
+    H = dweights.shape[1] // T
+    for s in range(T):
+        b = 0
+        while b < rows.shape[0]:
+            end, r = _until(rows, b, s, 3), rows[b, s] * H
+            for h in range(0, H, HEADS):
+                if end == b + 1:
+                    _feel_alone(d[b:end], table, r, h, H - 1, dweights[b:end], s * H)
+                else:
+                    _feel_alike(d[b:end], table, r, h, H - 1, dweights[b:end], s * H)
+            b = end
+
+
+@lent
+def _collect_alike(rows, s, weights, d, dtable):
+    """dtable[rows[b, s], h] += weights[b, s h] d[b], neighbours together"""
+    H, b = weights.shape[1] // rows.shape[1], 0
+    while b < rows.shape[0]:
+        end, r = _until(rows, b, s, BLOCK), rows[b, s] * H
+        felt = dtable[r : r + H]
+        outer_rows(weights[b:end, s * H : (s + 1) * H].T, felt, d[b:end], felt)
+        b = end
+
+
+@lent
+def _collect_base(rows, first, d, dbase):
+    """dbase[who asks] += d[b]"""
+    s, b = rows.shape[1] - 1, 0
+    while b < rows.shape[0]:
+        end, r = _until(rows, b, s, BLOCK), rows[b, s] - first
+        for j in range(0, d.shape[1], lanes(d)):
+            sum_of = load(dbase, r, j)
+            for i in range(b, end):
+                sum_of = sum_of + load(d, i, j)
+            store(dbase, r, j, sum_of)
+        b = end
+
+
+@lent
+def _collect_apart(who, weights, k, last, d, felt, h):
+    """HEADS rows of `felt` from h on += Σ weights[b, k + h] d[b] over the b in `who`."""
+    h1, h2, h3 = min(h + 1, last), min(h + 2, last), min(h + 3, last)
+    for j in range(0, d.shape[1], broad(d)):
+        f0, f1 = broad_load(felt, h, j), broad_load(felt, h1, j)
+        f2, f3 = broad_load(felt, h2, j), broad_load(felt, h3, j)
+        for b in who:
+            x = broad_load(d, b, j)
+            f0 = f0 + broad_each(weights, b, k + h) * x
+            f1 = f1 + broad_each(weights, b, k + h1) * x
+            f2 = f2 + broad_each(weights, b, k + h2) * x
+            f3 = f3 + broad_each(weights, b, k + h3) * x
+        store(felt, h, j, f0)
+        store(felt, h1, j, f1)
+        store(felt, h2, j, f2)
+        store(felt, h3, j, f3)
+
+
+@strided(IDS, LISTS, 2, (2, 2), 3, INT, (2, 2), 2, 2)
+def _forward(first, part, order, rows, weights, tables, mlp_out, kind, neurons, logits, direct):
+    (base, table), (pre, post), F, V = tables, neurons, neurons[0].shape[1], logits.shape[1]
+    for i in range(0, len(order), BLOCK):
+        end = min(i + BLOCK, len(order))
+        seats, w, own, said = rows[i:end], weights[i:end], pre[i:end], direct[: end - i]
+        _mix(seats, w, base[:, :F], table[:, :F], own)
+        act(own, post[i:end], kind)
+        _mix(seats, w, base[:, F:], table[:, F:], said)
+        multiply_rows(post[i:end], said, mlp_out, said)
+        for b in range(i, end):
+            copy(said[b - i : b - i + 1, :V], logits[order[b] : order[b] + 1])
+
+
+@strided(IDS, LISTS, (IDS, LISTS, LISTS), (2, 2), (2, 2), 2, 3, INT, 2, (2, 2), 2, 2, 2)
+def _backward(
+    first, part, order, rows, looks, weighed, neurons, table, turned, kind, dlogits, dtables, dmlp_out, d, nothing
+):
+    (weights, dweights), (slope, post), (dtable, dbase), (apart, starts, where) = weighed, neurons, dtables, looks
+    F, V, H = post.shape[1], dlogits.shape[1], weights.shape[1] // rows.shape[1]
+    asks = table.shape[0] // H - dbase.shape[0]
+    for i in range(0, len(order), BLOCK):
+        end = min(i + BLOCK, len(order))
+        seats, own = rows[i:end], d[i:end]
+        asked = own[:, F:]
+        clear(asked)
+        for b in range(i, end):
+            copy(dlogits[order[b] : order[b] + 1], asked[b - i : b - i + 1, :V])
+        multiply_rows(asked, own[:, :F], turned, nothing)
+        outer_rows(asked[:, :V].T, dmlp_out, post[i:end], dmlp_out)
+        _gate(own, slope[i:end], kind == 0)
+        _feel(seats, own, table, dweights[i:end])
+        for s in range(rows.shape[1]):
+            if not apart[s]:
+                _collect_alike(seats, s, weights[i:end], own, dtable)
+        _collect_base(seats, asks, own, dbase)
+    for s in range(rows.shape[1]):
+        if apart[s]:
+            for r in range(starts.shape[1] - 1):
+                who = where[s, starts[s, r] : starts[s, r + 1]]
+                for h in range(0, H, HEADS):
+                    if len(who) > 0:
+                        _collect_apart(who, weights, s * H, H - 1, d, dtable[r * H : (r + 1) * H], h)
+
+
+# ------------------------------------------------------------------------------------------ in the place of
+
+
+def paid(definition: Any, v: Any, reads: Any, mlp_out: Any, positions: int) -> Any:
+    (R, H, K), F, V = v.shape, *mlp_out.shape
+    if not fits(v, *reads, mlp_out) or SHORTER * positions > K:
+        return definition(v, reads, mlp_out, positions)
+    by_head, attn = np.ascontiguousarray(v.transpose(1, 0, 2)), _side_by_side(reads.attn_in, reads.attn_out)
+    table, attn = aligned((R * H, attn.shape[1]), v.dtype), attn.reshape(H, K, -1)
+    n = parts(table.size)
 
     def pay(part: int) -> None:
         some = slice(H * part // n, H * (part + 1) // n)
-        for way, own in zip(ways, found, strict=True):
-            np.matmul(by_head[some], way.reshape(H, K, -1)[some], out=own.transpose(1, 0, 2)[some])
+        np.matmul(by_head[some], attn[some], out=table.reshape(R, H, -1).transpose(1, 0, 2)[some])
 
     threads.spread(pay, n)
-    return Paid(by_head, *found)
+    base = _side_by_side(reads.base_in, reads.base_out)
+    return Paid(by_head, attn, table, base, panels(mlp_out), panels(mlp_out.T))
 
 
-def look(definition: Any, scores: Any, v: Any, reads: Any, rows: Any, activation: str, known: Any = None) -> Any:
-    (B, T), H = rows.shape, v.shape[1]
-    known = paid(lambda *_: None, v, reads, T) if known is None else known
-    if known is None or not fits(scores, v) or not isinstance(rows, np.ndarray) or B == 0:
-        return definition(scores, v, reads, rows, activation)
-    pattern = np.empty((B, T, H), v.dtype)
-    _weigh(rows, scores[0], pattern)
+def paid_back(definition: Any, d: Any, c: Any) -> Any:
+    if not isinstance(c.paid, Paid):
+        return definition(d, c)
+    (H, R, K), (F, V), kind = c.paid.v.shape, c.mlp_out.shape, c.paid.v.dtype
+    dtable = d.paid.table.reshape(R, H, -1).transpose(1, 0, 2)
+    dv, dattn, n = np.empty((R, H, K), kind), np.empty_like(c.paid.attn), parts(dtable.size)
 
-    def add_up(base: Any, table: Any, relu: bool) -> Any:
-        y = np.empty((B, table.shape[2]), v.dtype)
-        _mix(rows, pattern, base, table, y, relu)
-        return y
+    def send_back(part: int) -> None:
+        some = slice(H * part // n, H * (part + 1) // n)
+        np.matmul(dtable[some], c.paid.attn[some].transpose(0, 2, 1), out=dv.transpose(1, 0, 2)[some])
+        np.matmul(c.paid.v[some].transpose(0, 2, 1), dtable[some], out=dattn[some])
 
-    post = add_up(reads.base_in, known.into, activation == "relu")
-    direct = add_up(reads.base_out, known.out, False)
-    c_act = None
-    if activation != "relu":
-        post, c_act = activations.forward(post, activation)
-    return post, direct, Looked(reads, known, rows, pattern, post, c_act)
+    threads.spread(send_back, n)
+    dattn, to = dattn.reshape(H * K, -1), _whole(F, kind)
+    dbase_in, dbase_out = d.paid.base[:, :F], d.paid.base[:, to : to + V]
+    reads = circuits.Reads(dbase_in, dbase_out, dattn[:, :F], dattn[:, to : to + V])
+    return circuits.Circuits(d.scores, dv, reads, d.mlp_out[:, :F].T)
 
 
-def look_backward(definition: Any, dpost: Any, dlogits: Any, c: Any) -> Any:
-    if not isinstance(c, Looked):
-        return definition(dpost, dlogits, c)
-    (H, R, K), (B, T, _), U, kind = c.paid.v.shape, c.pattern.shape, len(c.reads.base_in), c.paid.v.dtype
-    dpost, dlogits = np.ascontiguousarray(dpost), np.ascontiguousarray(dlogits)
-    if c.activation is None:
-        dpre = np.empty_like(dpost)
-        _gate(dpost, c.post, dpre)
-    else:
-        dpre = activations.backward(dpost, c.activation)
-    dpattern, dv, ones = np.zeros((B, T, H), kind), np.zeros((H, R, K), kind), np.ones((B, 1), kind)
+def forward(definition: Any, p: Any, rows: Any, cfg: Any) -> Any:
+    if not isinstance(p.paid, Paid) or cfg.activation not in IN_PLACE or not isinstance(rows, np.ndarray):
+        return definition(p, rows, cfg)
+    (B, T), H, (F, V), kind, N = rows.shape, p.v.shape[1], p.mlp_out.shape, p.v.dtype, p.paid.base.shape[1]
+    order = _ordered(np.ascontiguousarray(rows[:, 0], np.int64), len(p.v))[1]
+    rows, weights, wide = rows[order].astype(np.int64, copy=False), np.empty((B, T, H), kind), _whole(F, kind)
+    _weigh(rows, p.scores[0], weights)
+    weights, pre, logits = weights.reshape(B, T * H), aligned((B, wide), kind), np.empty((B, V), kind)
+    post, direct = pre if cfg.activation == "relu" else aligned(pre.shape, kind), aligned((BLOCK, N - wide), kind)
+    act_kind = IN_PLACE.index(cfg.activation)
+    tables = p.paid.base, p.paid.table
+    _forward(0, 0, order, rows, weights, tables, p.paid.mlp_out, act_kind, (pre, post), logits, direct)
+    return logits[:, None, :], circuits.Cache(Looked(p.paid, order, rows, weights, pre, act_kind), post, p.mlp_out)
 
-    def send_back(dy: Any, table: Any, way: Any) -> tuple[Any, Any]:
-        dpaid, dbase = np.zeros_like(table), np.zeros((U, dy.shape[1]), kind)
-        _feel(c.rows, dy, table, dpattern)
-        for position in range(T):
-            _collect(c.rows[:, position], c.pattern[:, position], dy, dpaid)
-        _collect(c.rows[:, -1] - (R - U), ones, dy, dbase[:, None])
-        dpaid = dpaid.transpose(1, 0, 2)
-        np.add(dv, dpaid @ way.reshape(H, K, -1).transpose(0, 2, 1), out=dv)
-        return dbase, (c.paid.v.transpose(0, 2, 1) @ dpaid).reshape(way.shape)
 
-    dbase_in, dattn_in = send_back(dpre, c.paid.into, c.reads.attn_in)
-    dbase_out, dattn_out = send_back(dlogits, c.paid.out, c.reads.attn_out)
-    dscores = np.zeros((1, H, U, R), kind)
-    _weigh_backward(c.rows, dpattern, c.pattern, dscores[0])
-    d = c.reads._replace(base_in=dbase_in, base_out=dbase_out, attn_in=dattn_in, attn_out=dattn_out)
-    return dscores, np.ascontiguousarray(dv.transpose(1, 0, 2)), d
+def backward(definition: Any, dlogits: Any, c: Any, cfg: Any) -> Any:
+    if not isinstance(c.looked, Looked):
+        return definition(dlogits, c, cfg)
+    seen, (F, V), kind = c.looked, c.mlp_out.shape, c.post.dtype
+    (H, R, _), U, (B, T), (N, wide) = seen.paid.v.shape, *seen.paid.base.shape[:1], seen.rows.shape, (seen.paid.base.shape[1], c.post.shape[1])
+    apart = (np.sum(seen.rows[1:] != seen.rows[:-1], axis=0) * APART > B).astype(np.int64)
+    lists = [_ordered(seen.rows[:, s], R) for s in range(T)]
+    looks = apart, np.stack([starts for starts, _ in lists]), np.stack([where for _, where in lists])
+    dtable, dbase, dmlp_out = np.zeros((R * H, N), kind), np.zeros((U, N), kind), np.zeros((V, wide), kind)
+    d, dweights, dscores = aligned((B, N), kind), np.empty_like(seen.weights), np.zeros((1, H, U, R), kind)
+    _backward(
+        0, 0, seen.order, seen.rows, looks, (seen.weights, dweights), (seen.slope, c.post), seen.paid.table,
+        seen.paid.mlp_out_turned, seen.kind, dlogits[:, 0, :], (dtable, dbase), dmlp_out, d, np.zeros((1, wide), kind),
+    )  # fmt: skip
+    _weigh_backward(seen.rows, dweights.reshape(B, T, H), seen.weights.reshape(B, T, H), dscores[0])
+    return circuits.Circuits(dscores, None, None, dmlp_out, DPaid(dtable, dbase))
+
+
+def _whole(n: int, kind: Any) -> int:
+    """n, rounded up to the width of a tile."""
+    width = broad(np.empty(0, kind))
+    return -(-n // width) * width
+
+
+def _side_by_side(to_neurons: Any, to_logits: Any) -> np.ndarray:
+    (rows, F), V, kind = to_neurons.shape, to_logits.shape[1], to_neurons.dtype
+    wide = _whole(F, kind)
+    both = aligned((rows, wide + _whole(V, kind)), kind)
+    both[:, :F], both[:, F:wide], both[:, wide : wide + V], both[:, wide + V :] = to_neurons, 0, to_logits, 0
+    return both
 
 
 KERNELS = {
-    "models.circuits.look": look,
-    "models.circuits.look_backward": look_backward,
+    "models.circuits.forward": forward,
+    "models.circuits.backward": backward,
     "models.circuits.paid": paid,
+    "models.circuits.paid_back": paid_back,
 }

@@ -8,6 +8,7 @@ to are read from memory and written back at each. Values of this kind stay in re
     column(a, j)     a[:, j], of the last row again in lanes beyond it
     x + y, x − y, x y, x / y, with numbers too     choose(a, b, x, y)   x where a < b, else y
     exp(x)           as in compile.py              lanes(a)             how many, of a's kind
+    total(x)         of all lanes
 
 For matrix products there are wider ones, `broad_load` and `broad_each` with `broad(a)` lanes: four registers, where the
 processor has the 32 that sums of some rows of that width take.
@@ -32,6 +33,7 @@ from .compile import exact, horner
 
 __all__ = [
     "broad", "broad_each", "broad_load", "choose", "column", "dense", "each", "exp", "fill", "lanes", "load", "store",
+    "total",
 ]  # fmt: skip
 
 _AVX512 = llvm.get_host_cpu_features().get("avx512f")
@@ -250,6 +252,22 @@ def exp(x: Any) -> Any:
 @overload(exp)
 def _(x):
     return (lambda x: _exp32(x)) if x.dtype == types.float32 else (lambda x: _exp64(x))
+
+
+@inside
+def total(context, x):
+    """Of all lanes; in which order they are added is left to the processor."""
+
+    def code(context, builder, signature, args):
+        number = args[0].type.element
+        size = x.dtype.bitwidth
+        add = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(number, [number, args[0].type]),
+            f"llvm.vector.reduce.fadd.v{x.count}f{size}",
+        )  # fmt: skip
+        return builder.call(add, [ir.Constant(number, -0.0), args[0]], fastmath=("reassoc",))
+
+    return x.dtype(x), code
 
 
 @inside

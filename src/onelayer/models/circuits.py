@@ -64,10 +64,11 @@ class Circuits(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What the circuits were made of."""
+    """What the circuits were made of, and they themselves."""
 
     p: Params
     rows: Rows
+    made: Circuits
 
 
 class Looked(NamedTuple):
@@ -105,18 +106,26 @@ def multiply_out(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> 
     base_in, base_out = base_in if mlp.b_in is None else base_in + mlp.b_in, base_out if b_U is None else base_out + b_U
     W_O = array_namespace(last).reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
     reads = Reads(base_in, base_out, W_O @ mlp.W_in, W_O @ W_U)
-    found = Circuits(scores, rows.v, reads, mlp.W_out @ W_U, paid(rows.v, reads, tokens.shape[1]))
-    return found, Origin(p, rows)
+    mlp_out = mlp.W_out @ W_U
+    made = Circuits(scores, rows.v, reads, mlp_out, paid(rows.v, reads, mlp_out, tokens.shape[1]))
+    return made, Origin(p, rows, made)
 
 
 @fused
-def paid(v: Inexact[Array, "R H K"], reads: Reads, positions: int) -> Any:
-    """What a kernel of `look` has once, for all examples of so many positions; the definition needs nothing."""
+def paid(v: Inexact[Array, "R H K"], reads: Reads, mlp_out: Inexact[Array, "F V"], positions: int) -> Any:
+    """What a kernel of `forward` has once, for all examples of so many positions; the definition needs nothing."""
     return None
+
+
+@fused
+def paid_back(d: Circuits, made: Circuits) -> Circuits:
+    """The gradient of the circuits, from that of what a kernel had once; the definition has it already."""
+    return d
 
 
 def multiply_out_backward(d: Circuits, c: Origin, cfg: ModelConfig) -> Params:
     """The gradient of every parameter."""
+    d = paid_back(d, c.made)
     xp, p, (_, attn, _, mlp), W_U, last = array_namespace(d.v), c.p, c.p.blocks[0], _W_U(c.p), _last(c.p, c.rows)
     W_O = xp.reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
     dlast = d.reads.base_in @ mlp.W_in.T + d.reads.base_out @ W_U.T
@@ -153,13 +162,15 @@ def _W_U(p: Params) -> Inexact[Array, "D V"]:
 # ------------------------------------------------------------------------------------------ for each example
 
 
+@fused
 def forward(p: Circuits, rows: Integer[Array, "B T"], cfg: ModelConfig) -> tuple[Inexact[Array, "B 1 V"], Cache]:
     """The logits of the last position. rows: where an example's tokens stand (`Rows.seats`)."""
-    post, direct, looked = look(p.scores, p.v, p.reads, rows, cfg.activation, p.paid)
+    post, direct, looked = look(p.scores, p.v, p.reads, rows, cfg.activation)
     logits = post @ p.mlp_out + direct
     return logits[:, None, :], Cache(looked, post, p.mlp_out)
 
 
+@fused
 def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Circuits:
     """The gradient of every circuit."""
     dlogits = dlogits[:, 0, :]
@@ -167,14 +178,12 @@ def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Ci
     return Circuits(*look_backward(dlogits @ c.mlp_out.T, dlogits, c.looked), dmlp_out)
 
 
-@fused
 def look(
     scores: Inexact[Array, "1 H U R"],
     v: Inexact[Array, "R H K"],
     reads: Reads,
     rows: Integer[Array, "B T"],
     activation: str,
-    paid: Any = None,
 ) -> tuple[Inexact[Array, "B F"], Inexact[Array, "B V"], Looked]:
     """Each example's post, what its logits have without the neurons, and what the backward needs."""
     z, pattern = tables.look(scores, v, rows)
@@ -184,7 +193,6 @@ def look(
     return post, direct, Looked(reads, v, rows, pattern, z, c_act)
 
 
-@fused
 def look_backward(
     dpost: Inexact[Array, "B F"], dlogits: Inexact[Array, "B V"], c: Looked
 ) -> tuple[Inexact[Array, "1 H U R"], Inexact[Array, "R H K"], Reads]:
