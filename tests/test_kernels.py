@@ -302,7 +302,7 @@ def test_circuits(heads, batch, options, dtype):
         logits, c = circuits.forward(made, origin.rows.seats.rows, cfg)
         return logits, circuits.multiply_out_backward(circuits.backward(dlogits, c, cfg), origin, cfg)
 
-    names = [f"models.circuits.{name}" for name in ("forward", "backward", "paid", "paid_back")]
+    names = [f"models.circuits.{name}" for name in ("answer", "answer_backward", "paid")]
     agree(both, p, random(batch, 1, 7, purpose="dlogits"), dtype=dtype, names=names)
 
 
@@ -330,7 +330,7 @@ def test_circuits_of_many_positions_are_products():
     with fused.using(counting):
         made, origin = circuits.multiply_out(decoder_only.init(cfg, 0), tokens, cfg)
         circuits.forward(made, origin.rows.seats.rows, cfg)
-    assert counting.ran["models.circuits.paid"] == counting.ran["models.circuits.forward"] == 0
+    assert counting.ran["models.circuits.paid"] == counting.ran["models.circuits.answer"] == 0
     assert counting.ran["models.tables.look"] == 1
 
 

@@ -14,7 +14,7 @@ Order     Examples are taken in the order of their first token, a block at a tim
 Backward  d = (∂pre, ∂logits) of a block.     ∂A[b, s, h] = d[b] · paid[row, h]
           ∂paid[row, h] = Σ A[b, s, h] d[b] over the b that looked there; for the positions at which neighbours look
           elsewhere, when all blocks are through, row by row.
-          Once, for all shares: ∂v = ∂paid attnᵀ, ∂attn = Σ_rows vᵀ ∂paid
+          ∂v = ∂paid attnᵀ     ∂attn = Σ_rows vᵀ ∂paid
 """
 
 from typing import Any, NamedTuple
@@ -24,11 +24,10 @@ from numba import types
 
 from .. import threads
 from ..arrays import aligned
-from ..models import circuits
 from .activations import IN_PLACE, act
 from .compile import compiled, exp, fits, lent, parts, strided
 from .lanes import broad, broad_each, broad_load, choose, fill, lanes, load, store, total
-from .product import BLOCK, ROWS, multiply_rows, outer_rows, panels
+from .product import BLOCK, ROWS, multiply_rows, outer_rows, panels, whole
 from .rows import clear, copy
 
 SHORTER = 3  # T times this is at most K: else the rows to be added up cost what the product does
@@ -43,26 +42,22 @@ class Paid(NamedTuple):
     """What the examples meet: what each head pays for each row that occurs, and the weights from neurons to logits."""
 
     v: Any  # [H R K]
-    attn: Any  # [H K N]
+    attn_turned: Any  # panels of each head's [N K]
     table: Any  # [RH N]
     base: Any  # [U N]
     mlp_out: Any  # panels, and those of its transpose
     mlp_out_turned: Any
 
 
-class DPaid(NamedTuple):
-    table: Any
-    base: Any
-
-
 class Looked(NamedTuple):
     """In place of the definition's; examples in the kernel's order."""
 
-    paid: Paid
+    p: Any
     order: Any  # [B] which example it is
     rows: Any  # [B T]
     weights: Any  # [B TH]
-    slope: Any  # [B F]; of ReLU: post, for post > 0 tells it
+    post: Any  # [B F]
+    slope: Any  # of ReLU: post, for post > 0 tells it
     kind: int
 
 
@@ -70,18 +65,43 @@ class Looked(NamedTuple):
 
 
 @compiled
-def _ordered(ids, n):
-    """Which places hold each of the ids 0 … n − 1: those of i are where[starts[i] : starts[i + 1]]."""
-    starts = np.zeros(n + 1, np.int64)
+def _ordered(ids, starts, where):
+    """Which places hold each of the ids 0, 1 …: those of i are where[starts[i] : starts[i + 1]]."""
+    starts[:] = 0
     for i in ids:
         starts[i + 1] += 1
-    for i in range(n):
+    for i in range(starts.size - 1):
         starts[i + 1] += starts[i]
-    where, free = np.empty(ids.size, np.int64), starts[:n].copy()
+    free = starts.copy()
     for place in range(ids.size):
         where[free[ids[place]]] = place
         free[ids[place]] += 1
-    return starts, where
+
+
+@compiled
+def _in_order(given, R):
+    """In the order of the first token: which example it is, and the rows."""
+    order = np.empty(len(given), np.int64)
+    _ordered(given[:, 0], np.empty(R + 1, np.int64), order)
+    rows = np.empty(given.shape, np.int64)
+    for place in range(len(order)):
+        rows[place] = given[order[place]]
+    return order, rows
+
+
+@compiled
+def _elsewhere(rows, R):
+    """The positions at which neighbours look elsewhere, and who looks at which row there (`_ordered`)."""
+    B, T = rows.shape
+    apart, starts, where = np.zeros(T, np.int64), np.empty((T, R + 1), np.int64), np.empty((T, B), np.int64)
+    for s in range(T):
+        changes = 0
+        for b in range(1, B):
+            changes += rows[b, s] != rows[b - 1, s]
+        if changes * APART > B:
+            apart[s] = 1
+            _ordered(rows[:, s], starts[s], where[s])
+    return apart, starts, where
 
 
 @lent
@@ -312,10 +332,11 @@ def _forward(first, part, order, rows, weights, tables, mlp_out, kind, neurons, 
             copy(said[b - i : b - i + 1, :V], logits[order[b] : order[b] + 1])
 
 
-@strided(IDS, LISTS, (IDS, LISTS, LISTS), (2, 2), (2, 2), 2, 3, INT, 2, (2, 2), 2, 2, 2)
+@strided(IDS, LISTS, (IDS, LISTS, LISTS), (2, 2), (2, 2), 2, 3, INT, 2, (2, 2), 2, (3, 3, 3), 4, 2, 2)
 def _backward(
-    first, part, order, rows, looks, weighed, neurons, table, turned, kind, dlogits, dtables, dmlp_out, d, nothing
-):
+    first, part, order, rows, looks, weighed, neurons, table, mlp_turned, kind, dlogits, dtables, dmlp_out,
+    heads, attn_turned, d, nothing,
+):  # fmt: skip
     (weights, dweights), (slope, post), (dtable, dbase), (apart, starts, where) = weighed, neurons, dtables, looks
     F, V, H = post.shape[1], dlogits.shape[1], weights.shape[1] // rows.shape[1]
     asks = table.shape[0] // H - dbase.shape[0]
@@ -326,7 +347,7 @@ def _backward(
         clear(asked)
         for b in range(i, end):
             copy(dlogits[order[b] : order[b] + 1], asked[b - i : b - i + 1, :V])
-        multiply_rows(asked, own[:, :F], turned, nothing)
+        multiply_rows(asked, own[:, :F], mlp_turned, nothing)
         outer_rows(asked[:, :V].T, dmlp_out, post[i:end], dmlp_out)
         _gate(own, slope[i:end], kind == 0)
         _feel(seats, own, table, dweights[i:end])
@@ -341,13 +362,17 @@ def _backward(
                 for h in range(0, H, HEADS):
                     if len(who) > 0:
                         _collect_apart(who, weights, s * H, H - 1, d, dtable[r * H : (r + 1) * H], h)
+    v, dv, dattn = heads
+    for h in range(H):
+        multiply_rows(dtable[h::H], dv[h], attn_turned[h], nothing)
+        outer_rows(v[h].T, dattn[h], dtable[h::H], nothing)
 
 
 # ------------------------------------------------------------------------------------------ in the place of
 
 
 def paid(definition: Any, v: Any, reads: Any, mlp_out: Any, positions: int) -> Any:
-    (R, H, K), F, V = v.shape, *mlp_out.shape
+    R, H, K = v.shape
     if not fits(v, *reads, mlp_out) or SHORTER * positions > K:
         return definition(v, reads, mlp_out, positions)
     by_head, attn = np.ascontiguousarray(v.transpose(1, 0, 2)), _side_by_side(reads.attn_in, reads.attn_out)
@@ -360,59 +385,42 @@ def paid(definition: Any, v: Any, reads: Any, mlp_out: Any, positions: int) -> A
 
     threads.spread(pay, n)
     base = _side_by_side(reads.base_in, reads.base_out)
-    return Paid(by_head, attn, table, base, panels(mlp_out), panels(mlp_out.T))
+    return Paid(by_head, np.stack([panels(one.T) for one in attn]), table, base, panels(mlp_out), panels(mlp_out.T))
 
 
-def paid_back(definition: Any, d: Any, c: Any) -> Any:
-    if not isinstance(c.paid, Paid):
-        return definition(d, c)
-    (H, R, K), (F, V), kind = c.paid.v.shape, c.mlp_out.shape, c.paid.v.dtype
-    dtable = d.paid.table.reshape(R, H, -1).transpose(1, 0, 2)
-    dv, dattn, n = np.empty((R, H, K), kind), np.empty_like(c.paid.attn), parts(dtable.size)
-
-    def send_back(part: int) -> None:
-        some = slice(H * part // n, H * (part + 1) // n)
-        np.matmul(dtable[some], c.paid.attn[some].transpose(0, 2, 1), out=dv.transpose(1, 0, 2)[some])
-        np.matmul(c.paid.v[some].transpose(0, 2, 1), dtable[some], out=dattn[some])
-
-    threads.spread(send_back, n)
-    dattn, to = dattn.reshape(H * K, -1), _whole(F, kind)
-    dbase_in, dbase_out = d.paid.base[:, :F], d.paid.base[:, to : to + V]
-    reads = circuits.Reads(dbase_in, dbase_out, dattn[:, :F], dattn[:, to : to + V])
-    return circuits.Circuits(d.scores, dv, reads, d.mlp_out[:, :F].T)
-
-
-def forward(definition: Any, p: Any, rows: Any, cfg: Any) -> Any:
-    if not isinstance(p.paid, Paid) or cfg.activation not in IN_PLACE or not isinstance(rows, np.ndarray):
-        return definition(p, rows, cfg)
-    (B, T), H, (F, V), kind, N = rows.shape, p.v.shape[1], p.mlp_out.shape, p.v.dtype, p.paid.base.shape[1]
-    order = _ordered(np.ascontiguousarray(rows[:, 0], np.int64), len(p.v))[1]
-    rows, weights, wide = rows[order].astype(np.int64, copy=False), np.empty((B, T, H), kind), _whole(F, kind)
+def answer(definition: Any, p: Any, rows: Any, activation: str) -> Any:
+    if not isinstance(p.paid, Paid) or activation not in IN_PLACE or not isinstance(rows, np.ndarray):
+        return definition(p, rows, activation)
+    (B, T), (R, H, _), (F, V), kind, N = rows.shape, p.v.shape, p.mlp_out.shape, p.v.dtype, p.paid.base.shape[1]
+    order, rows = _in_order(rows, R)
+    weights = np.empty((B, T, H), kind)
     _weigh(rows, p.scores[0], weights)
-    weights, pre, logits = weights.reshape(B, T * H), aligned((B, wide), kind), np.empty((B, V), kind)
-    post, direct = pre if cfg.activation == "relu" else aligned(pre.shape, kind), aligned((BLOCK, N - wide), kind)
-    act_kind = IN_PLACE.index(cfg.activation)
-    tables = p.paid.base, p.paid.table
-    _forward(0, 0, order, rows, weights, tables, p.paid.mlp_out, act_kind, (pre, post), logits, direct)
-    return logits[:, None, :], circuits.Cache(Looked(p.paid, order, rows, weights, pre, act_kind), post, p.mlp_out)
+    weights, pre, logits = weights.reshape(B, T * H), aligned((B, _whole(F, kind)), kind), np.empty((B, V), kind)
+    post, which = pre if activation == "relu" else aligned(pre.shape, kind), IN_PLACE.index(activation)
+    direct, tables = aligned((BLOCK, N - pre.shape[1]), kind), (p.paid.base, p.paid.table)
+    _forward(0, 0, order, rows, weights, tables, p.paid.mlp_out, which, (pre, post), logits, direct)
+    return logits, Looked(p, order, rows, weights, post, pre, which)
 
 
-def backward(definition: Any, dlogits: Any, c: Any, cfg: Any) -> Any:
-    if not isinstance(c.looked, Looked):
-        return definition(dlogits, c, cfg)
-    seen, (F, V), kind = c.looked, c.mlp_out.shape, c.post.dtype
-    (H, R, _), U, (B, T), (N, wide) = seen.paid.v.shape, *seen.paid.base.shape[:1], seen.rows.shape, (seen.paid.base.shape[1], c.post.shape[1])
-    apart = (np.sum(seen.rows[1:] != seen.rows[:-1], axis=0) * APART > B).astype(np.int64)
-    lists = [_ordered(seen.rows[:, s], R) for s in range(T)]
-    looks = apart, np.stack([starts for starts, _ in lists]), np.stack([where for _, where in lists])
+def answer_backward(definition: Any, dlogits: Any, c: Any) -> Any:
+    if not isinstance(c, Looked):
+        return definition(dlogits, c)
+    paid, (B, T), (F, V), kind, wide = c.p.paid, c.rows.shape, c.p.mlp_out.shape, c.post.dtype, c.post.shape[1]
+    (H, R, K), (U, N) = paid.v.shape, paid.base.shape
     dtable, dbase, dmlp_out = np.zeros((R * H, N), kind), np.zeros((U, N), kind), np.zeros((V, wide), kind)
-    d, dweights, dscores = aligned((B, N), kind), np.empty_like(seen.weights), np.zeros((1, H, U, R), kind)
+    dv, dattn, dscores = aligned((H, R, whole(K, kind)), kind), aligned((H, K, N), kind), np.zeros((1, H, U, R), kind)
+    d, dweights, nothing = aligned((B, N), kind), np.empty_like(c.weights), np.zeros((1, N), kind)
     _backward(
-        0, 0, seen.order, seen.rows, looks, (seen.weights, dweights), (seen.slope, c.post), seen.paid.table,
-        seen.paid.mlp_out_turned, seen.kind, dlogits[:, 0, :], (dtable, dbase), dmlp_out, d, np.zeros((1, wide), kind),
+        0, 0, c.order, c.rows, _elsewhere(c.rows, R), (c.weights, dweights), (c.slope, c.post), paid.table,
+        paid.mlp_out_turned, c.kind, dlogits, (dtable, dbase), dmlp_out, (paid.v, dv, dattn), paid.attn_turned,
+        d, nothing,
     )  # fmt: skip
-    _weigh_backward(seen.rows, dweights.reshape(B, T, H), seen.weights.reshape(B, T, H), dscores[0])
-    return circuits.Circuits(dscores, None, None, dmlp_out, DPaid(dtable, dbase))
+    _weigh_backward(c.rows, dweights.reshape(B, T, H), c.weights.reshape(B, T, H), dscores[0])
+    dattn = dattn.reshape(H * K, N)
+    d_reads = [part for given in (dbase, dattn) for part in (given[:, :F], given[:, wide : wide + V])]
+    d_reads = type(c.p.reads)(d_reads[0], d_reads[1], d_reads[2], d_reads[3])
+    dv = np.ascontiguousarray(dv[:, :, :K].transpose(1, 0, 2))
+    return c.p._replace(scores=dscores, v=dv, reads=d_reads, mlp_out=dmlp_out[:, :F].T, paid=None)
 
 
 def _whole(n: int, kind: Any) -> int:
@@ -430,8 +438,7 @@ def _side_by_side(to_neurons: Any, to_logits: Any) -> np.ndarray:
 
 
 KERNELS = {
-    "models.circuits.forward": forward,
-    "models.circuits.backward": backward,
+    "models.circuits.answer": answer,
+    "models.circuits.answer_backward": answer_backward,
     "models.circuits.paid": paid,
-    "models.circuits.paid_back": paid_back,
 }

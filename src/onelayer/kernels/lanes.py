@@ -260,10 +260,9 @@ def total(context, x):
 
     def code(context, builder, signature, args):
         number = args[0].type.element
-        size = x.dtype.bitwidth
         add = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(number, [number, args[0].type]),
-            f"llvm.vector.reduce.fadd.v{x.count}f{size}",
+            f"llvm.vector.reduce.fadd.v{x.count}f{x.dtype.bitwidth}",
         )  # fmt: skip
         return builder.call(add, [ir.Constant(number, -0.0), args[0]], fastmath=("reassoc",))
 

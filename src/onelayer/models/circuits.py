@@ -64,28 +64,27 @@ class Circuits(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What the circuits were made of, and they themselves."""
+    """What the circuits were made of."""
 
     p: Params
     rows: Rows
-    made: Circuits
 
 
 class Looked(NamedTuple):
-    """What the backward of `look` needs."""
+    """What the backward of `answer` needs."""
 
     reads: Reads
     v: Inexact[Array, "R H K"]
+    mlp_out: Inexact[Array, "F V"]
     rows: Integer[Array, "B T"]
     pattern: Inexact[Array, "B H T"]
     z: Inexact[Array, "B HK"]
+    post: Inexact[Array, "B F"]
     activation: activations.Cache
 
 
 class Cache(NamedTuple):
     looked: Looked
-    post: Inexact[Array, "B F"]
-    mlp_out: Inexact[Array, "F V"]
 
 
 def fits(cfg: ModelConfig, shape: tuple[int, int], read: int | None) -> bool:
@@ -108,24 +107,17 @@ def multiply_out(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> 
     reads = Reads(base_in, base_out, W_O @ mlp.W_in, W_O @ W_U)
     mlp_out = mlp.W_out @ W_U
     made = Circuits(scores, rows.v, reads, mlp_out, paid(rows.v, reads, mlp_out, tokens.shape[1]))
-    return made, Origin(p, rows, made)
+    return made, Origin(p, rows)
 
 
 @fused
 def paid(v: Inexact[Array, "R H K"], reads: Reads, mlp_out: Inexact[Array, "F V"], positions: int) -> Any:
-    """What a kernel of `forward` has once, for all examples of so many positions; the definition needs nothing."""
+    """What a kernel of `answer` has once, for all examples of so many positions; the definition needs nothing."""
     return None
-
-
-@fused
-def paid_back(d: Circuits, made: Circuits) -> Circuits:
-    """The gradient of the circuits, from that of what a kernel had once; the definition has it already."""
-    return d
 
 
 def multiply_out_backward(d: Circuits, c: Origin, cfg: ModelConfig) -> Params:
     """The gradient of every parameter."""
-    d = paid_back(d, c.made)
     xp, p, (_, attn, _, mlp), W_U, last = array_namespace(d.v), c.p, c.p.blocks[0], _W_U(c.p), _last(c.p, c.rows)
     W_O = xp.reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
     dlast = d.reads.base_in @ mlp.W_in.T + d.reads.base_out @ W_U.T
@@ -162,47 +154,35 @@ def _W_U(p: Params) -> Inexact[Array, "D V"]:
 # ------------------------------------------------------------------------------------------ for each example
 
 
-@fused
 def forward(p: Circuits, rows: Integer[Array, "B T"], cfg: ModelConfig) -> tuple[Inexact[Array, "B 1 V"], Cache]:
     """The logits of the last position. rows: where an example's tokens stand (`Rows.seats`)."""
-    post, direct, looked = look(p.scores, p.v, p.reads, rows, cfg.activation)
-    logits = post @ p.mlp_out + direct
-    return logits[:, None, :], Cache(looked, post, p.mlp_out)
+    logits, looked = answer(p, rows, cfg.activation)
+    return logits[:, None, :], Cache(looked)
+
+
+def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Circuits:
+    """The gradient of every circuit."""
+    return answer_backward(dlogits[:, 0, :], c.looked)
 
 
 @fused
-def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Circuits:
-    """The gradient of every circuit."""
-    dlogits = dlogits[:, 0, :]
-    dmlp_out = sum_outer(c.post, dlogits)
-    return Circuits(*look_backward(dlogits @ c.mlp_out.T, dlogits, c.looked), dmlp_out)
+def answer(p: Circuits, rows: Integer[Array, "B T"], activation: str) -> tuple[Inexact[Array, "B V"], Looked]:
+    z, pattern = tables.look(p.scores, p.v, rows)
+    z, asks = array_namespace(z).reshape(z, (z.shape[0], -1)), rows[:, -1] - (p.v.shape[0] - p.scores.shape[2])
+    post, c_act = activations.forward(z @ p.reads.attn_in + _own(p.reads.base_in, asks), activation)
+    direct = z @ p.reads.attn_out + _own(p.reads.base_out, asks)
+    return post @ p.mlp_out + direct, Looked(p.reads, p.v, p.mlp_out, rows, pattern, z, post, c_act)
 
 
-def look(
-    scores: Inexact[Array, "1 H U R"],
-    v: Inexact[Array, "R H K"],
-    reads: Reads,
-    rows: Integer[Array, "B T"],
-    activation: str,
-) -> tuple[Inexact[Array, "B F"], Inexact[Array, "B V"], Looked]:
-    """Each example's post, what its logits have without the neurons, and what the backward needs."""
-    z, pattern = tables.look(scores, v, rows)
-    z, asks = array_namespace(z).reshape(z, (z.shape[0], -1)), rows[:, -1] - (v.shape[0] - scores.shape[2])
-    post, c_act = activations.forward(z @ reads.attn_in + _own(reads.base_in, asks), activation)
-    direct = z @ reads.attn_out + _own(reads.base_out, asks)
-    return post, direct, Looked(reads, v, rows, pattern, z, c_act)
-
-
-def look_backward(
-    dpost: Inexact[Array, "B F"], dlogits: Inexact[Array, "B V"], c: Looked
-) -> tuple[Inexact[Array, "1 H U R"], Inexact[Array, "R H K"], Reads]:
-    """∂scores, ∂v and the gradients of what was read."""
+@fused
+def answer_backward(dlogits: Inexact[Array, "B V"], c: Looked) -> Circuits:
     U, (R, H, K) = c.reads.base_in.shape[0], c.v.shape
-    asks, dpre = c.rows[:, -1] - (R - U), activations.backward(dpost, c.activation)
+    asks, dpre = c.rows[:, -1] - (R - U), activations.backward(dlogits @ c.mlp_out.T, c.activation)
     dz = dpre @ c.reads.attn_in.T + dlogits @ c.reads.attn_out.T
     dscores, dv = tables.look_backward(array_namespace(dz).reshape(dz, (-1, H, K)), c.v, c.rows, c.pattern, U)
     d_in, d_out = _own_backward(dpre, asks, U), _own_backward(dlogits, asks, U)
-    return dscores, dv, Reads(d_in, d_out, sum_outer(c.z, dpre), sum_outer(c.z, dlogits))
+    d_reads = Reads(d_in, d_out, sum_outer(c.z, dpre), sum_outer(c.z, dlogits))
+    return Circuits(dscores, dv, d_reads, sum_outer(c.post, dlogits))
 
 
 def _own(base: Inexact[Array, "U N"], asks: Integer[Array, " B"]) -> Array:
