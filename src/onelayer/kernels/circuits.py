@@ -371,10 +371,16 @@ def _backward(
 # ------------------------------------------------------------------------------------------ in the place of
 
 
-def paid(definition: Any, v: Any, reads: Any, mlp_out: Any, positions: int) -> Any:
+def takes(model: Any, positions: int) -> bool:
+    """Whether so many positions of this model are these kernels' (`ModelConfig`)."""
+    return SHORTER * positions <= model.head_width and model.activation in IN_PLACE
+
+
+def paid(definition: Any, made: Any, positions: int) -> Any:
+    v, reads, mlp_out = made.v, made.reads, made.mlp_out
     R, H, K = v.shape
     if not fits(v, *reads, mlp_out) or SHORTER * positions > K:
-        return definition(v, reads, mlp_out, positions)
+        return definition(made, positions)
     by_head, attn = np.ascontiguousarray(v.transpose(1, 0, 2)), _side_by_side(reads.attn_in, reads.attn_out)
     table, attn = aligned((R * H, attn.shape[1]), v.dtype), attn.reshape(H, K, -1)
     n = parts(table.size)

@@ -105,13 +105,12 @@ def multiply_out(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> 
     base_in, base_out = base_in if mlp.b_in is None else base_in + mlp.b_in, base_out if b_U is None else base_out + b_U
     W_O = array_namespace(last).reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
     reads = Reads(base_in, base_out, W_O @ mlp.W_in, W_O @ W_U)
-    mlp_out = mlp.W_out @ W_U
-    made = Circuits(scores, rows.v, reads, mlp_out, paid(rows.v, reads, mlp_out, tokens.shape[1]))
-    return made, Origin(p, rows)
+    made = Circuits(scores, rows.v, reads, mlp.W_out @ W_U)
+    return made._replace(paid=paid(made, tokens.shape[1])), Origin(p, rows)
 
 
 @fused
-def paid(v: Inexact[Array, "R H K"], reads: Reads, mlp_out: Inexact[Array, "F V"], positions: int) -> Any:
+def paid(made: Circuits, positions: int) -> Any:
     """What a kernel of `answer` has once, for all examples of so many positions; the definition needs nothing."""
     return None
 

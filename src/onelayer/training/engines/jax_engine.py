@@ -20,7 +20,7 @@ from ..batches import Batches, chunks
 from ..config import RunConfig
 from ..objective import Scores, forward, scores
 from ..step import TrainState
-from . import Diverged
+from . import Diverged, examples
 
 PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "BF16_BF16_F32"}  # JAX's names
 
@@ -49,6 +49,7 @@ class Engine:
         self.rules = steps.make_rules(config)
         self.batches = Batches(task.train, config.batch_size, config.seed, self.objective.model, trim=False)
         self.train = _on_device(self.batches.split("train", task.train), config.dtype)
+        self._whole = self._by_kernels()
         self.splits = {
             name: self.train if split is task.train else _on_device(self.batches.split(name, split), config.dtype)
             for name, split in evaluation.splits(task, config).items()
@@ -57,6 +58,13 @@ class Engine:
         self._scores = jax.jit(using(attention_blocked.STAND_INS)(partial(scores, objective=self.objective)))
         self._answers = jax.jit(using(attention_blocked.STAND_INS)(self._logits))
         self._locate = jax.jit(self._first_bad)
+
+    def _by_kernels(self) -> Batch | None:
+        """All examples, in NumPy, where each step sees them all and kernels take them (examples.py)."""
+        batch = self.task.train
+        if not (self.batches.whole and self.train.ids is None and examples.taken(self.config, self.objective, batch)):
+            return None
+        return batch._replace(weights=None if batch.weights is None else batch.weights.astype(self.config.dtype))
 
     def start(self) -> TrainState:
         return self.from_host(steps.start(self.objective, self.rules, self.config.seed, self.config.dtype))
@@ -108,7 +116,7 @@ class Engine:
         @using(attention_blocked.STAND_INS)
         def one(state: TrainState, at: tuple[jax.Array, Drawn]) -> tuple[TrainState, dict[str, jax.Array]]:
             t, now = at
-            new, figures, _ = steps.take(state, _batch(train, now), t, self.objective, self.rules)
+            new, figures, _ = self._take(state, _batch(train, now), t)
             finite = jnp.isfinite(figures["loss"]) & jnp.isfinite(figures["grad_norm"]) & _all_finite(new.params)
             return new, figures | {"finite": finite}
 
@@ -128,8 +136,13 @@ class Engine:
 
     @using(attention_blocked.STAND_INS)
     def _first_bad(self, state: TrainState, batch: Batch, t: jax.Array) -> tuple[TrainState, jax.Array, Any]:
-        new, figures, raw = steps.take(state, batch, t, self.objective, self.rules)
+        new, figures, raw = self._take(state, batch, t)
         return new, figures["loss"], raw
+
+    def _take(self, state: TrainState, batch: Batch, t: jax.Array) -> tuple[TrainState, dict[str, jax.Array], Any]:
+        if self._whole is None:
+            return steps.take(state, batch, t, self.objective, self.rules)
+        return steps.take(state, self._whole, t, self.objective, self.rules, gradient=examples.gradient)
 
 
 def _batch(train: Batch, now: Drawn) -> Batch:

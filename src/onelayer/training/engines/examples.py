@@ -1,0 +1,59 @@
+"""The JAX engine's gradient on a CPU, where numba is there: XLA does what is done once a step, kernels what every example does.
+
+XLA takes long for products of many rows with a layer's weights, and short for many small operations one after the other,
+which NumPy calls one by one. So the compiled program multiplies the circuits out (models/circuits.py), hands them to the
+kernels, a share of the batch on each thread (shares.py), and takes the circuits' gradient on to that of the parameters.
+
+`taken` says for which runs: one layer without norms in float32 or float64, all examples in every step.
+"""
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from ... import kernels, threads
+from ...arrays import Array
+from ...fused import using
+from ...models import circuits
+from ...tasks import Batch
+from ..config import RunConfig
+from ..objective import Objective, meet, to_parameters
+from . import host, shares
+from .memory import keep_freed_memory
+
+__all__ = ["gradient", "taken"]
+
+
+def taken(config: RunConfig, objective: Objective, batch: Batch) -> bool:
+    """Whether a step over all of the batch goes this way."""
+    model, shape = objective.model, batch.tokens.shape
+    exact = config.dtype == "float64" or config.precision == "float32"
+    if not (exact and kernels.available() and model.architecture == "decoder_only" and jax.default_backend() == "cpu"):
+        return False
+    from ...kernels.circuits import takes
+
+    return circuits.fits(model, shape, objective.read) and takes(model, shape[1]) and host.works()
+
+
+def gradient(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
+    """`loss_and_grads` in a compiled program; the batch is NumPy's."""
+    met = meet(params, batch, objective)
+    given, structure = jax.tree.flatten((met.params, met.batch))
+    keep_freed_memory()
+
+    def of_examples(*arrays: np.ndarray) -> list[Any]:
+        made, batch = jax.tree.unflatten(structure, arrays)
+        with using(kernels.available()), threads.alone():
+            made = made._replace(paid=circuits.paid(made, batch.tokens.shape[1]))
+            loss, d = shares.gradient(made, batch, objective)
+        return [loss, *jax.tree.leaves(d)]
+
+    said = f"{objective} {structure}".encode()
+    call = host.function(f"onelayer examples {hashlib.sha256(said).hexdigest()}", of_examples)
+    kind = np.float64 if objective.variant == "float64" else met.params.v.dtype
+    results, back = jax.tree.flatten(met.params)
+    shapes = [jax.ShapeDtypeStruct((), kind), *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in results)]
+    loss, *d = call(shapes, *given)
+    return loss, to_parameters(jax.tree.unflatten(back, d), met, objective)
