@@ -25,13 +25,18 @@ SCANNED = 8  # steps of one JAX program
 
 
 def contenders(
-    objective: Objective, batch: Batch, config: RunConfig, flops: float | None = None, blocked: bool = True
-) -> tuple[Contender, ...]:
-    """NumPy with and without kernels, and JAX, each taking a training step."""
+    objective: Objective, batch: Batch, config: RunConfig, flops: float | None = None, blocked: bool = True,
+    handed: bool = False,
+) -> tuple[Contender, ...]:  # fmt: skip
+    """NumPy and JAX, each taking a training step; NumPy with and without kernels, and JAX so too where `handed` says
+    that the engine hands them such a step's examples."""
     given = (objective, batch, config)
     ours = [Contender("numpy + numba", partial(_numpy, *given, True), flops, partial(_numpy_memory, *given, True)),
             Contender("numpy", partial(_numpy, *given, False), flops, partial(_numpy_memory, *given, False)),
             Contender("jax", partial(_jax, *given), flops, partial(_jax_memory, *given))]  # fmt: skip
+    if handed:
+        fast = partial(_jax, *given, handed=True), flops, partial(_jax_memory, *given, handed=True)
+        ours.insert(2, Contender("jax + numba", *fast))
     if blocked:
         return tuple(ours)
     whole = [
@@ -72,9 +77,13 @@ def _numpy_memory(*given: Any) -> dict[str, float]:
     return memory.of_numpy(_numpy(*given))
 
 
-def _scan(objective: Objective, batch: Batch, config: RunConfig, blocked: bool, n: int) -> tuple[Any, Any, Any]:
+def _scan(
+    objective: Objective, batch: Batch, config: RunConfig, blocked: bool, n: int, handed: bool
+) -> tuple[Any, Any, Any]:
     if find_spec("jax") is None:
         raise NotInstalled("jax: pip install 'onelayer[jax]'")
+    if handed and not kernels.available():
+        raise NotInstalled("numba: pip install 'onelayer[fast]'")
     import jax
     import jax.numpy as jnp
 
@@ -82,17 +91,22 @@ def _scan(objective: Objective, batch: Batch, config: RunConfig, blocked: bool, 
     state = map_tree(jnp.asarray, state)
     there = map_tree(lambda a: jnp.asarray(a, dtype="float32" if a.dtype.kind == "f" else None), batch)
 
-    def many(state: Any, ts: Any, batch: Any) -> Any:
+    from ..training.engines import examples
+
+    def many(state: Any, ts: Any, there: Any) -> Any:
+        seen, gradient = (batch, examples.gradient) if handed else (there, None)
         with using(attention_blocked.STAND_INS if blocked else {}):
-            return jax.lax.scan(lambda s, t: (steps.take(s, batch, t, objective, rules)[0], None), state, ts)[0]
+            return jax.lax.scan(lambda s, t: (steps.take(s, seen, t, objective, rules, gradient)[0], None), state, ts)[0]
 
     compiled = jax.jit(many, donate_argnums=0).lower(state, jnp.arange(n), there).compile()
     return compiled, state, there
 
 
-def _jax(objective: Objective, batch: Batch, config: RunConfig, blocked: bool = True) -> Callable[[], Any]:
+def _jax(
+    objective: Objective, batch: Batch, config: RunConfig, blocked: bool = True, handed: bool = False
+) -> Callable[[], Any]:
     n = SCANNED
-    compiled, state, there = _scan(objective, batch, config, blocked, n)
+    compiled, state, there = _scan(objective, batch, config, blocked, n, handed)
     import jax
     import jax.numpy as jnp
 
@@ -107,8 +121,10 @@ def _jax(objective: Objective, batch: Batch, config: RunConfig, blocked: bool = 
     return many
 
 
-def _jax_memory(objective: Objective, batch: Batch, config: RunConfig, blocked: bool = True) -> dict[str, float]:
-    return memory.of_jax(_scan(objective, batch, config, blocked, 1)[0])
+def _jax_memory(
+    objective: Objective, batch: Batch, config: RunConfig, blocked: bool = True, handed: bool = False
+) -> dict[str, float]:
+    return memory.of_jax(_scan(objective, batch, config, blocked, 1, handed)[0])
 
 
 def tokens(vocab: int, *shape: int, name: str = "tokens") -> np.ndarray:
