@@ -281,9 +281,11 @@ def test_tables(batch, dtype):
     agree(both, p, random(batch, 1, 7, purpose="dlogits"), dtype=dtype, names=names)
 
 
+@pytest.mark.parametrize("alike", [False, True])  # whether all ask alike, as where the last token is =
 @pytest.mark.parametrize(
     ("heads", "batch", "options"),
     [
+        (4, 1, {}),
         (4, 23, {}),
         (4, 900, {"unembed_bias": True}),
         (1, 60, {}),
@@ -291,18 +293,21 @@ def test_tables(batch, dtype):
         (4, 60, {"activation": "gelu"}),
     ],
 )
-def test_circuits(heads, batch, options, dtype):
+def test_circuits(heads, batch, options, alike, dtype):
     shape: dict[str, Any] = {"vocab_size": 7, "n_ctx": 3, "d_model": 16, "n_heads": heads, "d_head": 9, "d_mlp": 21}
     cfg = ModelConfig(**shape, **options)
     p = map_tree(lambda a: a + 0.3 * random(*a.shape), decoder_only.init(cfg, 0))
     tokens = generator(2, "tokens").integers(0, 5, (batch, 3))  # two tokens never occur: their rows feel nothing
+    tokens[:, -1] = 6 if alike else tokens[:, -1]
 
     def both(p: Any, dlogits: Any) -> Any:
         made, origin = circuits.multiply_out(p, tokens, cfg)
-        logits, c = circuits.forward(made, origin.rows.seats.rows, cfg)
-        return logits, circuits.multiply_out_backward(circuits.backward(dlogits, c, cfg), origin, cfg)
+        rows = origin.rows.seats.rows
+        logits, c = circuits.forward(made, rows, cfg)
+        d = circuits.multiply_out_backward(circuits.backward(dlogits, c, cfg), origin, cfg)
+        return logits, circuits.say(made, rows, cfg), d
 
-    names = [f"models.circuits.{name}" for name in ("answer", "answer_backward", "paid")]
+    names = [f"models.circuits.{name}" for name in ("answer", "answer_alone", "answer_backward", "paid")]
     agree(both, p, random(batch, 1, 7, purpose="dlogits"), dtype=dtype, names=names)
 
 

@@ -16,7 +16,7 @@ from ..training import step as steps
 from ..training.config import RunConfig
 from ..training.engines import shares
 from ..training.engines.memory import keep_freed_memory
-from ..training.objective import Objective
+from ..training.objective import Objective, meet
 from . import Contender, NotInstalled, memory
 
 __all__ = ["contenders"]
@@ -96,7 +96,9 @@ def _scan(
     def many(state: Any, ts: Any, there: Any) -> Any:
         seen, gradient = (batch, examples.gradient) if handed else (there, None)
         with using(attention_blocked.STAND_INS if blocked else {}):
-            return jax.lax.scan(lambda s, t: (steps.take(s, seen, t, objective, rules, gradient)[0], None), state, ts)[0]
+            return jax.lax.scan(lambda s, t: (steps.take(s, seen, t, objective, rules, gradient)[0], None), state, ts)[
+                0
+            ]
 
     compiled = jax.jit(many, donate_argnums=0).lower(state, jnp.arange(n), there).compile()
     return compiled, state, there
@@ -124,7 +126,15 @@ def _jax(
 def _jax_memory(
     objective: Objective, batch: Batch, config: RunConfig, blocked: bool = True, handed: bool = False
 ) -> dict[str, float]:
-    return memory.of_jax(_scan(objective, batch, config, blocked, 1, handed)[0])
+    of_xla = memory.of_jax(_scan(objective, batch, config, blocked, 1, handed)[0])
+    if not handed:
+        return of_xla
+    from ..training.engines import examples
+
+    with using({}):
+        met = meet(_start(objective, config)[1].params, batch, objective)
+    of_kernels = memory.of_numpy(lambda: examples.of_examples(met, objective))
+    return {name: of_xla.get(name, 0.0) + n for name, n in of_kernels.items()}
 
 
 def tokens(vocab: int, *shape: int, name: str = "tokens") -> np.ndarray:

@@ -318,16 +318,17 @@ def _collect_apart(who, weights, k, last, d, felt, h):
         store(felt, h3, j, f3)
 
 
-@strided(IDS, LISTS, 2, (2, 2), 3, INT, (2, 2), 2, 2)
-def _forward(first, part, order, rows, weights, tables, mlp_out, kind, neurons, logits, direct):
+@strided(IDS, LISTS, 2, (2, 2), 3, INT, INT, (2, 2), 2, 2)
+def _forward(first, part, order, rows, weights, tables, mlp_out, kind, keep, neurons, logits, direct):
     (base, table), (pre, post), F, V = tables, neurons, neurons[0].shape[1], logits.shape[1]
     for i in range(0, len(order), BLOCK):
         end = min(i + BLOCK, len(order))
-        seats, w, own, said = rows[i:end], weights[i:end], pre[i:end], direct[: end - i]
+        at = i if keep else 0
+        seats, w, own, said = rows[i:end], weights[i:end], pre[at : at + end - i], direct[: end - i]
         _mix(seats, w, base[:, :F], table[:, :F], own)
-        act(own, post[i:end], kind)
+        act(own, post[at : at + end - i], kind)
         _mix(seats, w, base[:, F:], table[:, F:], said)
-        multiply_rows(post[i:end], said, mlp_out, said)
+        multiply_rows(post[at : at + end - i], said, mlp_out, said)
         for b in range(i, end):
             copy(said[b - i : b - i + 1, :V], logits[order[b] : order[b] + 1])
 
@@ -395,16 +396,28 @@ def paid(definition: Any, made: Any, positions: int) -> Any:
 
 
 def answer(definition: Any, p: Any, rows: Any, activation: str) -> Any:
-    if not isinstance(p.paid, Paid) or activation not in IN_PLACE or not isinstance(rows, np.ndarray):
-        return definition(p, rows, activation)
+    return _answer(p, rows, activation, True) if _takes(p, rows, activation) else definition(p, rows, activation)
+
+
+def answer_alone(definition: Any, p: Any, rows: Any, activation: str) -> Any:
+    return _answer(p, rows, activation, False)[0] if _takes(p, rows, activation) else definition(p, rows, activation)
+
+
+def _takes(p: Any, rows: Any, activation: str) -> bool:
+    return isinstance(p.paid, Paid) and activation in IN_PLACE and isinstance(rows, np.ndarray)
+
+
+def _answer(p: Any, rows: Any, activation: str, keep: bool) -> tuple[np.ndarray, Looked]:
+    """keep: pre and post of all, and not of one block after the other."""
     (B, T), (R, H, _), (F, V), kind, N = rows.shape, p.v.shape, p.mlp_out.shape, p.v.dtype, p.paid.base.shape[1]
     order, rows = _in_order(rows, R)
     weights = np.empty((B, T, H), kind)
     _weigh(rows, p.scores[0], weights)
-    weights, pre, logits = weights.reshape(B, T * H), aligned((B, _whole(F, kind)), kind), np.empty((B, V), kind)
-    post, which = pre if activation == "relu" else aligned(pre.shape, kind), IN_PLACE.index(activation)
-    direct, tables = aligned((BLOCK, N - pre.shape[1]), kind), (p.paid.base, p.paid.table)
-    _forward(0, 0, order, rows, weights, tables, p.paid.mlp_out, which, (pre, post), logits, direct)
+    weights, logits, which = weights.reshape(B, T * H), np.empty((B, V), kind), IN_PLACE.index(activation)
+    pre = aligned((B if keep else BLOCK, _whole(F, kind)), kind)
+    post, direct = pre if activation == "relu" else aligned(pre.shape, kind), aligned((BLOCK, N - pre.shape[1]), kind)
+    tables = p.paid.base, p.paid.table
+    _forward(0, 0, order, rows, weights, tables, p.paid.mlp_out, which, keep, (pre, post), logits, direct)
     return logits, Looked(p, order, rows, weights, post, pre, which)
 
 
@@ -445,6 +458,7 @@ def _side_by_side(to_neurons: Any, to_logits: Any) -> np.ndarray:
 
 KERNELS = {
     "models.circuits.answer": answer,
+    "models.circuits.answer_alone": answer_alone,
     "models.circuits.answer_backward": answer_backward,
     "models.circuits.paid": paid,
 }

@@ -159,6 +159,11 @@ def forward(p: Circuits, rows: Integer[Array, "B T"], cfg: ModelConfig) -> tuple
     return logits[:, None, :], Cache(looked)
 
 
+def say(p: Circuits, rows: Integer[Array, "B T"], cfg: ModelConfig) -> Inexact[Array, "B 1 V"]:
+    """The logits alone, where no backward follows."""
+    return answer_alone(p, rows, cfg.activation)[:, None, :]
+
+
 def backward(dlogits: Inexact[Array, "B 1 V"], c: Cache, cfg: ModelConfig) -> Circuits:
     """The gradient of every circuit."""
     return answer_backward(dlogits[:, 0, :], c.looked)
@@ -171,6 +176,11 @@ def answer(p: Circuits, rows: Integer[Array, "B T"], activation: str) -> tuple[I
     post, c_act = activations.forward(z @ p.reads.attn_in + _own(p.reads.base_in, asks), activation)
     direct = z @ p.reads.attn_out + _own(p.reads.base_out, asks)
     return post @ p.mlp_out + direct, Looked(p.reads, p.v, p.mlp_out, rows, pattern, z, post, c_act)
+
+
+@fused
+def answer_alone(p: Circuits, rows: Integer[Array, "B T"], activation: str) -> Inexact[Array, "B V"]:
+    return answer(p, rows, activation)[0]
 
 
 @fused

@@ -20,7 +20,7 @@ from ..arrays import generator
 from ..tasks import Batch, Task
 from .batches import Lengths, chunks
 from .config import RunConfig
-from .objective import Met, Objective, Scores, forward, judge, meet, meet_again
+from .objective import Met, Objective, Scores, judge, meet, meet_again, say
 
 __all__ = ["chunk", "judged", "names", "splits", "summarise"]
 
@@ -53,7 +53,7 @@ def judged(
 
     def answer(piece: tuple[Any, Batch]) -> tuple[Any, Scores, Any]:
         rows, part = piece
-        logits = forward(met.params, part, goal)[0]
+        logits = say(met.params, part, goal)
         return rows, judge(logits, part), logits if keep else None
 
     pieces = [*chunks(met.batch, _evenly(len(batch.tokens), most), of, in_order=keep)]

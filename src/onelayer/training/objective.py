@@ -20,8 +20,8 @@ from ..models.config import ModelConfig
 from ..tasks import Batch
 
 __all__ = [
-    "Met", "Objective", "Scores", "accumulated", "forward", "init", "loss_and_grads", "meet", "meet_again", "scores",
-    "to_parameters",
+    "Met", "Objective", "Scores", "accumulated", "forward", "init", "loss_and_grads", "meet", "meet_again", "say",
+    "scores", "to_parameters",
 ]  # fmt: skip
 
 
@@ -103,6 +103,13 @@ def forward(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any
     if tables.fits(cfg, batch.tokens.shape, objective.read):
         return tables.forward(params, batch.tokens, cfg)
     return decoder_only.forward(params, batch.tokens, cfg, read=read, ids=batch.ids)
+
+
+def say(params: Any, batch: Batch, objective: Objective) -> Array:
+    """The logits alone, where no backward follows."""
+    if isinstance(params, circuits.Circuits):
+        return circuits.say(params, batch.tokens, objective.model)
+    return forward(params, batch, objective)[0]
 
 
 def backward(dlogits: Array, cache: Any, objective: Objective) -> Any:

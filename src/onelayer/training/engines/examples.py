@@ -1,10 +1,10 @@
-"""The JAX engine's gradient on a CPU, where numba is there: XLA does what is done once a step, kernels what every example does.
+"""The JAX engine's gradient on a CPU with numba: XLA does what is done once a step, kernels what every example does.
 
-XLA takes long for products of many rows with a layer's weights, and short for many small operations one after the other,
-which NumPy calls one by one. So the compiled program multiplies the circuits out (models/circuits.py), hands them to the
-kernels, a share of the batch on each thread (shares.py), and takes the circuits' gradient on to that of the parameters.
+XLA takes long for products of many rows with a layer's weights, and short for many small operations in a row, which
+NumPy calls one by one. So the compiled program multiplies the circuits out (models/circuits.py), hands them to the
+kernels, a share of the batch on each thread (shares.py), and takes the circuits' gradient on to the parameters.
 
-`taken` says for which runs: one layer without norms in float32 or float64, all examples in every step.
+`taken` says for which runs: one layer without norms, in float32 or float64, all examples in every step.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from ...fused import using
 from ...models import circuits
 from ...tasks import Batch
 from ..config import RunConfig
-from ..objective import Objective, meet, to_parameters
+from ..objective import Met, Objective, meet, to_parameters
 from . import host, shares
 from .memory import keep_freed_memory
 
-__all__ = ["gradient", "taken"]
+__all__ = ["gradient", "of_examples", "taken"]
 
 
 def taken(config: RunConfig, objective: Objective, batch: Batch) -> bool:
@@ -43,17 +43,22 @@ def gradient(params: Any, batch: Batch, objective: Objective) -> tuple[Array, An
     given, structure = jax.tree.flatten((met.params, met.batch))
     keep_freed_memory()
 
-    def of_examples(*arrays: np.ndarray) -> list[Any]:
-        made, batch = jax.tree.unflatten(structure, arrays)
-        with using(kernels.available()), threads.alone():
-            made = made._replace(paid=circuits.paid(made, batch.tokens.shape[1]))
-            loss, d = shares.gradient(made, batch, objective)
+    def on_the_host(*arrays: np.ndarray) -> list[Any]:
+        loss, d = of_examples(Met(*jax.tree.unflatten(structure, arrays)), objective)
         return [loss, *jax.tree.leaves(d)]
 
-    said = f"{objective} {structure}".encode()
-    call = host.function(f"onelayer examples {hashlib.sha256(said).hexdigest()}", of_examples)
-    kind = np.float64 if objective.variant == "float64" else met.params.v.dtype
-    results, back = jax.tree.flatten(met.params)
-    shapes = [jax.ShapeDtypeStruct((), kind), *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in results)]
+    what = hashlib.sha256(f"{objective} {structure}".encode()).hexdigest()
+    call = host.function(f"onelayer examples {what}", on_the_host)
+    circuit, back = jax.tree.flatten(met.params)
+    kind = "float64" if objective.variant == "float64" else met.params.v.dtype
+    shapes = [jax.ShapeDtypeStruct((), kind), *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in circuit)]
     loss, *d = call(shapes, *given)
     return loss, to_parameters(jax.tree.unflatten(back, d), met, objective)
+
+
+def of_examples(met: Met, objective: Objective) -> tuple[Array, Any]:
+    """NumPy: the loss, and the gradient of the circuits that the examples met."""
+    quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the engine finds it, and names it
+    with using(kernels.available()), threads.alone(), quiet:
+        made = met.params._replace(paid=circuits.paid(met.params, met.batch.tokens.shape[1]))
+        return shares.gradient(made, met.batch, objective)

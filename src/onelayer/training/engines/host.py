@@ -3,11 +3,11 @@
     double = function("double", lambda x: (2 * x,))
     y, = double((jax.ShapeDtypeStruct((3,), "float32"),), x)
 
-`jax.pure_callback` does the same, but copies every argument first, in a thread that it then waits for: 0.7 ms for 2.5 MB,
-and on few cores that thread may be the one that waits.
+`jax.pure_callback` does the same, but copies every argument first, in a thread that it then waits for: 0.7 ms for
+2.5 MB, and on few cores that thread may be the one that waits.
 
-Below is as much of XLA's binary interface as that takes; in C, names and all, it is jaxlib's include/xla/ffi/api/c_api.h.
-An exception in the function ends the program with its text.
+Below is as much of XLA's binary interface as that takes; in C it is jaxlib's include/xla/ffi/api/c_api.h.
+An exception in the function ends the program, with its text.
 """
 
 import ctypes
@@ -115,5 +115,5 @@ def _handle(f: Function, given: Any) -> int | None:
 def _array(buffer: _Buffer) -> np.ndarray:
     """XLA's memory as an array."""
     shape, kind = tuple(buffer.dims[: buffer.rank]), np.dtype(KINDS[buffer.dtype])
-    size = int(np.prod(shape)) * kind.itemsize
-    return np.ndarray(shape, kind, (c_char * size).from_address(buffer.data) if size else b"")
+    memory: Any = (c_char * (int(np.prod(shape)) * kind.itemsize)).from_address(buffer.data) if buffer.data else b""
+    return np.ndarray(shape, kind, memory)
