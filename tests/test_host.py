@@ -88,6 +88,7 @@ def handed(monkeypatch) -> list[int]:
         return of_examples(*given)
 
     monkeypatch.setattr(examples, "of_examples", counted)
+    monkeypatch.setattr(examples, "WORTHWHILE", 0)
     return steps
 
 
@@ -143,9 +144,10 @@ def test_where_it_is_left_to_xla(changes, handed):
     assert not handed
 
 
-@pytest.mark.parametrize("missing", ["numba", "interface", "cpu"])
+@pytest.mark.parametrize("missing", ["numba", "interface", "cpu", "work"])
 def test_without_what_it_takes(missing, handed, monkeypatch):
     patches: dict[str, Any] = {
+        "work": (examples, "WORTHWHILE", 1 << 24),
         "numba": (examples.kernels, "available", dict), "interface": (host, "works", lambda: False),
         "cpu": (jax, "default_backend", lambda: "gpu"),
     }  # fmt: skip

@@ -90,9 +90,14 @@ class Cache(NamedTuple):
 def fits(cfg: ModelConfig, shape: tuple[int, int], read: int | None) -> bool:
     """Whether the shortcut is exact for this model, and saves work on tokens of this shape [B T]."""
     B, D, HK, F, V = shape[0], cfg.d_model, cfg.n_heads * cfg.head_width, cfg.d_mlp, cfg.vocab_size
-    one_by_one = B * (HK * D + D * F + F * D + D * V)
     multiplied_out = B * (HK * F + HK * V + F * V) + HK * D * (F + V) + F * D * V + V * D * (F + V)
-    return cfg.norm == "none" and tables.fits(cfg, shape, read) and multiplied_out < one_by_one
+    return cfg.norm == "none" and tables.fits(cfg, shape, read) and multiplied_out < one_by_one(cfg, B)
+
+
+def one_by_one(cfg: ModelConfig, B: int) -> int:
+    """Multiply-adds of so many examples' products, where circuits are not multiplied out."""
+    D, HK, F, V = cfg.d_model, cfg.n_heads * cfg.head_width, cfg.d_mlp, cfg.vocab_size
+    return B * (HK * D + D * F + F * D + D * V)
 
 
 # ------------------------------------------------------------------------------------------ once a step

@@ -26,6 +26,9 @@ from .memory import keep_freed_memory
 __all__ = ["gradient", "of_examples", "taken"]
 
 
+WORTHWHILE = 1 << 24  # multiply-adds of the examples' products below which XLA is done before the kernels are called
+
+
 def taken(config: RunConfig, objective: Objective, batch: Batch) -> bool:
     """Whether a step over all of the batch goes this way."""
     model, shape = objective.model, batch.tokens.shape
@@ -34,7 +37,8 @@ def taken(config: RunConfig, objective: Objective, batch: Batch) -> bool:
         return False
     from ...kernels.circuits import takes
 
-    return circuits.fits(model, shape, objective.read) and takes(model, shape[1]) and host.works()
+    saves = circuits.fits(model, shape, objective.read) and circuits.one_by_one(model, shape[0]) >= WORTHWHILE
+    return saves and takes(model, shape[1]) and host.works()
 
 
 def gradient(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
