@@ -1,6 +1,7 @@
 """The grokking step: a b = mod 113, all 3,830 training pairs, one layer without norm, width 128, feed-forward 512.
 
-Its arithmetic is counted as one position's is, product by product; NumPy multiplies circuits out and needs half of it.
+Its arithmetic is counted as one position's is, product by product. Who multiplies circuits out needs half of it: NumPy,
+and the JAX engine where it hands the examples to the kernels (training/engines/examples.py), "jax + numba".
 """
 
 from ..training import recipes

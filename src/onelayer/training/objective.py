@@ -52,7 +52,8 @@ class Met(NamedTuple):
 def meet(params: Any, batch: Batch, objective: Objective) -> Met:
     """Multiply out what `circuits` can, or tabulate what `first_attention` can, where that is less work.
 
-    Under JAX the examples meet the parameters: XLA's products of the circuits' widths gain nothing (measured).
+    Where tokens are JAX's the examples meet the parameters: XLA's products of the circuits' widths gain nothing
+    (measured). The JAX engine gives NumPy's tokens where kernels take the examples (engines/examples.py).
     """
     cfg, read = objective.model, objective.read
     if isinstance(params, circuits.Circuits | first_attention.Seen) or is_jax_array(batch.tokens):
