@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from onelayer.training import configure, engines, train
+from onelayer.training import configure, engines, recipes, train
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--steps", type=int, default=400)
     options.add_argument("--turns", type=int, default=5)
-    options.add_argument("--recipe", default="default")
+    options.add_argument("--recipe", default="default", choices=recipes.RECIPES)
     given = options.parse_args()
     config = configure(given.recipe, {"steps": given.steps, "stop": {"on": "none"}})
     engine = engines.get(config.engine)(config, config.task.make(config.seed))

@@ -18,14 +18,14 @@ import numpy as np
 
 from onelayer import kernels
 from onelayer.grokking.probe import prepare
-from onelayer.training import configure, train
+from onelayer.training import configure, recipes, train
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The cost of measures during training")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--steps", type=int, default=390)
-    parser.add_argument("--recipe", default="default")
+    parser.add_argument("--recipe", default="default", choices=recipes.RECIPES)
     parser.add_argument("--plain", action="store_true")
     chosen = parser.parse_args()
     if chosen.plain:

@@ -69,7 +69,7 @@ def main() -> None:
     lines += [
         COMMAND,
         "",
-        "What is not met, and why: [performance](../performance.md).",
+        "How narrowly, and why: [performance](../performance.md).",
         "",
         f"Machine: {machine['processor']}, {machine['cores']} cores, load {machine['load']:.1f} at the end; Python "
         f"{machine['python']}, {versions}. Raw figures: [bench.json](bench.json).",
