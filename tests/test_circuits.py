@@ -8,6 +8,7 @@ import pytest
 from shortcuts import EXACT, B, T, V, assert_equal, counted, drawn, furthest, tokens
 
 from onelayer.arrays import generator
+from onelayer.fused import using
 from onelayer.models import circuits, decoder_only, tables
 from onelayer.models.config import ModelConfig
 from onelayer.tasks import Batch
@@ -63,10 +64,17 @@ DEFAULT: dict[str, Any] = {"vocab_size": 114, "n_ctx": 3}  # the grokking net
         ({"n_layers": 2}, (3830, 3), False),
         ({"vocab_size": 300}, (3830, 3), False),  # V·F is more than D·F and D·V
         ({}, (130, 3), False),  # the matrices cost more to multiply out than so few examples save
+        ({"vocab_size": 200}, (11880, 3), False),
     ],
 )
 def test_where_it_is_taken(options, shape, taken):
     assert circuits.fits(ModelConfig(**DEFAULT | options), shape, 1) is taken
+
+
+@pytest.mark.parametrize(("vocab_size", "taken"), [(114, True), (200, True), (320, False)])
+def test_where_kernels_add_rows_up_it_is_taken_for_more(vocab_size, taken):
+    with using({"models.circuits.answer": circuits.answer}):
+        assert circuits.fits(ModelConfig(**DEFAULT | {"vocab_size": vocab_size}), (30000, 3), 1) is taken
 
 
 def test_training_takes_it_and_agrees(monkeypatch):

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Inexact, Integer
 
 from ..arrays import Array, array_namespace, gather_rows, scatter_add_rows, sum_outer
-from ..fused import fused
+from ..fused import fused, has_kernel
 from ..layers import activations, unembedding
 from ..sublayers import feed_forward
 from . import tables
@@ -87,10 +87,14 @@ class Cache(NamedTuple):
     looked: Looked
 
 
+LOOK_UP = 3  # multiply-adds of a product that take as long as one of a row that a kernel weighs and adds up
+
+
 def fits(cfg: ModelConfig, shape: tuple[int, int], read: int | None) -> bool:
     """Whether the shortcut is exact for this model, and saves work on tokens of this shape [B T]."""
-    B, D, HK, F, V = shape[0], cfg.d_model, cfg.n_heads * cfg.head_width, cfg.d_mlp, cfg.vocab_size
-    multiplied_out = B * (HK * F + HK * V + F * V) + HK * D * (F + V) + F * D * V + V * D * (F + V)
+    (B, T), D, HK, F, V = shape, cfg.d_model, cfg.n_heads * cfg.head_width, cfg.d_mlp, cfg.vocab_size
+    mixed = min(HK, LOOK_UP * cfg.n_heads * T) if has_kernel(answer) else HK
+    multiplied_out = B * (mixed * (F + V) + F * V) + HK * D * (F + V) + F * D * V + V * D * (F + V)
     return cfg.norm == "none" and tables.fits(cfg, shape, read) and multiplied_out < one_by_one(cfg, B)
 
 

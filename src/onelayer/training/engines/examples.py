@@ -19,7 +19,7 @@ from ...fused import using
 from ...models import circuits
 from ...tasks import Batch
 from ..config import RunConfig
-from ..objective import Met, Objective, meet, to_parameters
+from ..objective import Met, Objective, to_parameters
 from . import host, shares
 from .memory import keep_freed_memory
 
@@ -37,13 +37,15 @@ def taken(config: RunConfig, objective: Objective, batch: Batch) -> bool:
         return False
     from ...kernels.circuits import takes
 
-    saves = circuits.fits(model, shape, objective.read) and circuits.one_by_one(model, shape[0]) >= WORTHWHILE
+    with using(kernels.available()):
+        saves = circuits.fits(model, shape, objective.read) and circuits.one_by_one(model, shape[0]) >= WORTHWHILE
     return saves and takes(model, shape[1]) and host.works()
 
 
 def gradient(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
     """`loss_and_grads` in a compiled program; the batch is NumPy's."""
-    met = meet(params, batch, objective)
+    made, origin = circuits.multiply_out(params, batch.tokens, objective.model)
+    met = Met(made, batch._replace(tokens=origin.rows.seats.rows), origin)
     given, structure = jax.tree.flatten((met.params, met.batch))
     keep_freed_memory()
 
