@@ -2,15 +2,15 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+from backends import needs
 from oracles import assert_close_trees
 
 from onelayer.training import engines, recipes
-from onelayer.training.engines import Diverged
-
-jax = pytest.importorskip("jax")
-from onelayer.training.engines import examples, host  # noqa: E402
+from onelayer.training.engines import Diverged, examples, host, shares
+from onelayer.training.objective import loss_and_grads
 
 TAKEN: dict[str, Any] = {
     "dtype": "float64",
@@ -55,17 +55,31 @@ def test_in_a_loop():
     np.testing.assert_array_equal(seen, np.arange(7))
 
 
-@pytest.mark.parametrize("mistake", ["raises", "wrong shape", "too few"])
-def test_a_mistake_ends_the_program_and_is_told(mistake):
-    def wrong(x: np.ndarray) -> Any:
-        if mistake == "raises":
-            raise ValueError("no such number")
-        return [np.zeros(5)] if mistake == "wrong shape" else []
+def raising(error: BaseException) -> Any:
+    raise error
 
-    call = host.function(f"test {mistake}", wrong)
-    said = {"raises": "ValueError: no such number", "wrong shape": "could not broadcast", "too few": "zip"}[mistake]
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda x: raising(ValueError("no such number")), "ValueError: no such number"),
+        (lambda x: raising(OSError("\ud800")), "OSError"),  # what cannot be encoded
+        (lambda x: [np.zeros(5)], "was to give shape"),
+        (lambda x: [np.zeros(1)], "was to give shape"),
+        (lambda x: [np.zeros(3, complex)], "Cannot cast"),
+        (lambda x: [], "zip"),
+    ],
+)
+def test_a_mistake_ends_the_program_and_is_told(wrong, said):
+    call = host.function("test mistake", wrong)
     with pytest.raises(Exception, match=said):
         jax.block_until_ready(jax.jit(lambda x: call([shape(3)], x))(np.zeros(3, np.float32)))
+
+
+def test_of_several_of_one_name_the_last_is_called():
+    for n in (1, 2):
+        call = host.function("test same", lambda x, n=n: [x + n])
+        assert jax.jit(lambda x, call=call: call([shape()], x)[0])(np.float32(0)) == n
 
 
 def test_another_interface_is_done_without(monkeypatch):
@@ -80,7 +94,6 @@ def test_another_interface_is_done_without(monkeypatch):
 @pytest.fixture
 def handed(monkeypatch) -> list[int]:
     """How many steps the kernels were handed."""
-    pytest.importorskip("numba")
     steps, of_examples = [], examples.of_examples
 
     def counted(*given: Any) -> Any:
@@ -98,6 +111,7 @@ def run(name: str, config: Any, n: int) -> tuple[Any, Any]:
     return engine.to_host(state).params, figures
 
 
+@needs("numba")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -121,6 +135,25 @@ def test_the_engines_agree_and_the_kernels_were_handed_each_step(changes, handed
     assert_close_trees(params, plain, 1e-10)
 
 
+@needs("numba")
+@pytest.mark.parametrize("position", ["learned", "rope"])
+def test_in_shares_and_with_weights(position, handed, monkeypatch):
+    """A thread for each half, and one half that does not count."""
+    monkeypatch.setattr(shares, "WORTHWHILE", 1)
+    monkeypatch.setattr(shares.threads, "count", lambda: 2)
+    config = recipes.configure("default", TAKEN, {"model": TAKEN["model"] | {"position": position, "tied": "unembed"}})
+    engine = engines.get("numpy")(config, config.task.make(0))
+    goal, params, batch = engine.objective, engine.start().params, engine.batches.at(0)
+    assert len(shares.shares(batch, goal)) == 2
+    batch = batch._replace(weights=1.0 * (np.arange(len(batch.tokens)) < len(batch.tokens) // 2)[:, None])
+    loss, grads = jax.jit(lambda p: examples.gradient(p, batch, goal))(jax.tree.map(jax.numpy.asarray, params))
+    plain, expected = loss_and_grads(params, batch, goal)
+    assert handed
+    assert float(loss) == pytest.approx(float(plain), rel=1e-12)
+    assert_close_trees(grads, expected, 1e-12)
+
+
+@needs("numba")
 def test_a_loss_in_float64_of_weights_in_float32(handed):
     config = recipes.configure("default", TAKEN, {"dtype": "float32", "loss": {"variant": "float64"}})
     params, _ = run("jax", config, 3)
@@ -129,6 +162,7 @@ def test_a_loss_in_float64_of_weights_in_float32(handed):
     assert_close_trees(params, run("numpy", config, 3)[0], 1e-5)
 
 
+@needs("numba")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -144,6 +178,7 @@ def test_where_it_is_left_to_xla(changes, handed):
     assert not handed
 
 
+@needs("numba")
 @pytest.mark.parametrize("missing", ["numba", "interface", "cpu", "work"])
 def test_without_what_it_takes(missing, handed, monkeypatch):
     patches: dict[str, Any] = {
@@ -159,6 +194,7 @@ def test_without_what_it_takes(missing, handed, monkeypatch):
     assert not handed
 
 
+@needs("numba")
 def test_divergence_names_tensor_and_step(handed):
     config = recipes.configure("default", TAKEN, {"optimizer": {"lr": 1e300}})
     engine = engines.get("jax")(config, config.task.make(0))

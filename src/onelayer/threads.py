@@ -18,7 +18,7 @@ OMP_NUM_THREADS bounds the number, as it does for NumPy's BLAS.
 import contextvars
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any, TypeVar
 
@@ -62,7 +62,10 @@ def alone() -> Any:
 def spread(work: Callable[[int], Any], shares: int) -> None:
     """work(0), work(1) … work(shares - 1) side by side; the caller's thread does the first."""
     others = [_pool(os.getpid()).submit(work, share) for share in range(1, shares)]
-    work(0)
+    try:
+        work(0)
+    finally:
+        wait(others)  # what they work on may be gone when the caller is
     for other in others:
         other.result()
 

@@ -93,6 +93,11 @@ def _scan(
 
     from ..training.engines import examples
 
+    if handed and not examples.taken(config, objective, batch):
+        raise NotInstalled(
+            "JAX on a CPU, of a version whose programs can call the kernels: pip install 'onelayer[jax]'"
+        )
+
     def many(state: Any, ts: Any, there: Any) -> Any:
         seen, gradient = (batch, examples.gradient) if handed else (there, None)
         with using(attention_blocked.STAND_INS if blocked else {}):

@@ -2,8 +2,8 @@
 
 What a head may mix hangs on (token, position) alone, and so does v attn: `paid`, had once a step for the rows that
 occur, before the examples are shared out. An example's pre is then the row of its last token in base and H·T rows of
-`paid`, each times its weight in the pattern; z is not had at all. As long as T is well below K, that is less than
-z attn.
+`paid`, each times its weight in the pattern; z is not had at all. Where T is well below K, and rows are fewer than
+examples, that is less work than z attn (`adds_rows_up`).
 
 Shapes    N columns of `paid` and base: those for the F neurons, then those for the V logits, each filled up with zeros
           weights [B TH]: the pattern     table [RH N], base [U N]     rows R, U as in `tables`
@@ -30,7 +30,6 @@ from .lanes import broad, broad_each, broad_load, choose, fill, lanes, load, sto
 from .product import BLOCK, ROWS, multiply_rows, outer_rows, panels, whole
 from .rows import clear, copy
 
-SHORTER = 3  # T times this is at most K: else the rows to be added up cost what the product does
 APART = 4  # a position is left for later where fewer neighbours than this look at the same row, on average
 HEADS = 4  # of a row, at once
 
@@ -372,16 +371,15 @@ def _backward(
 # ------------------------------------------------------------------------------------------ in the place of
 
 
-def takes(model: Any, positions: int) -> bool:
-    """Whether so many positions of this model are these kernels' (`ModelConfig`)."""
-    return SHORTER * positions <= model.head_width and model.activation in IN_PLACE
+def takes(activation: str) -> bool:
+    return activation in IN_PLACE
 
 
-def paid(definition: Any, made: Any, positions: int) -> Any:
+def paid(definition: Any, made: Any) -> Any:
     v, reads, mlp_out = made.v, made.reads, made.mlp_out
     R, H, K = v.shape
-    if not fits(v, *reads, mlp_out) or SHORTER * positions > K:
-        return definition(made, positions)
+    if not fits(v, *reads, mlp_out):
+        return definition(made)
     by_head, attn = np.ascontiguousarray(v.transpose(1, 0, 2)), _side_by_side(reads.attn_in, reads.attn_out)
     table, attn = aligned((R * H, attn.shape[1]), v.dtype), attn.reshape(H, K, -1)
     n = parts(table.size)
@@ -404,7 +402,7 @@ def answer_alone(definition: Any, p: Any, rows: Any, activation: str) -> Any:
 
 
 def _takes(p: Any, rows: Any, activation: str) -> bool:
-    return isinstance(p.paid, Paid) and activation in IN_PLACE and isinstance(rows, np.ndarray)
+    return isinstance(p.paid, Paid) and takes(activation) and isinstance(rows, np.ndarray)
 
 
 def _answer(p: Any, rows: Any, activation: str, keep: bool) -> tuple[np.ndarray, Looked]:
@@ -428,7 +426,8 @@ def answer_backward(definition: Any, dlogits: Any, c: Any) -> Any:
     (H, R, K), (U, N) = paid.v.shape, paid.base.shape
     dtable, dbase, dmlp_out = np.zeros((R * H, N), kind), np.zeros((U, N), kind), np.zeros((V, wide), kind)
     dv, dattn, dscores = aligned((H, R, whole(K, kind)), kind), aligned((H, K, N), kind), np.zeros((1, H, U, R), kind)
-    d, dweights, nothing = aligned((B, N), kind), np.empty_like(c.weights), np.zeros((1, N), kind)
+    d, dweights, nothing = aligned((B, N), kind), np.empty_like(c.weights), np.zeros((1, max(N, dv.shape[2])), kind)
+    dlogits = np.ascontiguousarray(dlogits, kind)
     _backward(
         0, 0, c.order, c.rows, _elsewhere(c.rows, R), (c.weights, dweights), (c.slope, c.post), paid.table,
         paid.mlp_out_turned, c.kind, dlogits, (dtable, dbase), dmlp_out, (paid.v, dv, dattn), paid.attn_turned,

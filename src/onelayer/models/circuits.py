@@ -92,10 +92,21 @@ LOOK_UP = 3  # multiply-adds of a product that take as long as one of a row that
 
 def fits(cfg: ModelConfig, shape: tuple[int, int], read: int | None) -> bool:
     """Whether the shortcut is exact for this model, and saves work on tokens of this shape [B T]."""
-    (B, T), D, HK, F, V = shape, cfg.d_model, cfg.n_heads * cfg.head_width, cfg.d_mlp, cfg.vocab_size
-    mixed = min(HK, LOOK_UP * cfg.n_heads * T) if has_kernel(answer) else HK
-    multiplied_out = B * (mixed * (F + V) + F * V) + HK * D * (F + V) + F * D * V + V * D * (F + V)
+    B, D, HK, F, V = shape[0], cfg.d_model, cfg.n_heads * cfg.head_width, cfg.d_mlp, cfg.vocab_size
+    mixed = min(B * HK, _added_up(cfg, shape)) if has_kernel(answer) else B * HK
+    multiplied_out = mixed * (F + V) + B * F * V + HK * D * (F + V) + F * D * V + V * D * (F + V)
     return cfg.norm == "none" and tables.fits(cfg, shape, read) and multiplied_out < one_by_one(cfg, B)
+
+
+def adds_rows_up(cfg: ModelConfig, shape: tuple[int, int]) -> bool:
+    """Whether a kernel takes less time to weigh rows of tables and add them up than a product of z takes."""
+    return _added_up(cfg, shape) <= shape[0] * cfg.n_heads * cfg.head_width
+
+
+def _added_up(cfg: ModelConfig, shape: tuple[int, int]) -> int:
+    """As so many multiply-adds of a product for each neuron: the rows that occur, at most, and those that are met."""
+    (B, T), H, K = shape, cfg.n_heads, cfg.head_width
+    return min(B, cfg.vocab_size) * T * H * K + LOOK_UP * B * T * H
 
 
 def one_by_one(cfg: ModelConfig, B: int) -> int:
@@ -115,12 +126,13 @@ def multiply_out(p: Params, tokens: Integer[Array, "B T"], cfg: ModelConfig) -> 
     W_O = array_namespace(last).reshape(attn.W_O, (-1, attn.W_O.shape[-1]))
     reads = Reads(base_in, base_out, W_O @ mlp.W_in, W_O @ W_U)
     made = Circuits(scores, rows.v, reads, mlp.W_out @ W_U)
-    return made._replace(paid=paid(made, tokens.shape[1])), Origin(p, rows)
+    ready = made._replace(paid=paid(made)) if adds_rows_up(cfg, tokens.shape) else made
+    return ready, Origin(p, rows)
 
 
 @fused
-def paid(made: Circuits, positions: int) -> Any:
-    """What a kernel of `answer` has once, for all examples of so many positions; the definition needs nothing."""
+def paid(made: Circuits) -> Any:
+    """What a kernel of `answer` has once, for all examples; the definition needs nothing."""
     return None
 
 

@@ -39,11 +39,11 @@ def taken(config: RunConfig, objective: Objective, batch: Batch) -> bool:
 
     with using(kernels.available()):
         saves = circuits.fits(model, shape, objective.read) and circuits.one_by_one(model, shape[0]) >= WORTHWHILE
-    return saves and takes(model, shape[1]) and host.works()
+    return saves and circuits.adds_rows_up(model, shape) and takes(model.activation) and host.works()
 
 
 def gradient(params: Any, batch: Batch, objective: Objective) -> tuple[Array, Any]:
-    """`loss_and_grads` in a compiled program; the batch is NumPy's."""
+    """`loss_and_grads` in a compiled program, where it is `taken`; the batch is NumPy's."""
     made, origin = circuits.multiply_out(params, batch.tokens, objective.model)
     met = Met(made, batch._replace(tokens=origin.rows.seats.rows), origin)
     given, structure = jax.tree.flatten((met.params, met.batch))
@@ -66,5 +66,5 @@ def of_examples(met: Met, objective: Objective) -> tuple[Array, Any]:
     """NumPy: the loss, and the gradient of the circuits that the examples met."""
     quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")  # the engine finds it, and names it
     with using(kernels.available()), threads.alone(), quiet:
-        made = met.params._replace(paid=circuits.paid(met.params, met.batch.tokens.shape[1]))
+        made = met.params._replace(paid=circuits.paid(met.params))
         return shares.gradient(made, met.batch, objective)

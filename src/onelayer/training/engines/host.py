@@ -23,7 +23,10 @@ __all__ = ["function", "works"]
 
 MAJOR = 0  # of the interface
 METADATA, INTERNAL = 1, 13
-KINDS = {1: "bool", 4: "int32", 5: "int64", 11: "float32", 12: "float64"}
+KINDS = {
+    1: "bool", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "uint8", 7: "uint16", 8: "uint32", 9: "uint64",
+    11: "float32", 12: "float64",
+}  # fmt: skip
 BEGIN = [("struct_size", c_size_t), ("extension", c_void_p)]  # of every structure
 
 Function = Callable[..., Sequence[Any]]
@@ -34,7 +37,7 @@ class _Version(Structure):
 
 
 class _Metadata(Structure):
-    _fields_ = [("struct_size", c_size_t), ("version", _Version), ("traits", c_uint32)]
+    _fields_ = [("struct_size", c_size_t), ("version", _Version), ("traits", c_uint32), ("state", c_int64)]
 
 
 class _Extension(Structure):
@@ -66,18 +69,21 @@ class _Frame(Structure):
     ]  # fmt: skip
 
 
-_registered: dict[str, Any] = {}  # what XLA may call as long as the process lives
+_functions: dict[str, Function] = {}
+_handlers: list[Any] = []  # what XLA may call as long as the process lives
 
 
 def function(name: str, f: Function) -> Callable[..., Any]:
     """f, to be called while a program is traced: first with the results' shapes, then with the arrays.
 
-    name: of what it does. A program that is kept on disk will look for a function of that name.
+    name: of what it does. A program that is kept on disk will look for a function of that name; of several in a process
+    the last is called. f must neither write to what it is given nor keep it: it is the program's memory.
     """
-    if name not in _registered:
-        handler = ctypes.CFUNCTYPE(c_void_p, POINTER(_Frame))(partial(_handle, f))
+    if name not in _functions:
+        handler = ctypes.CFUNCTYPE(c_void_p, POINTER(_Frame))(partial(_handle, name))
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
-        _registered[name] = handler
+        _handlers.append(handler)
+    _functions[name] = f
     return lambda results, *given: jax.ffi.ffi_call(name, results)(*given)
 
 
@@ -93,23 +99,32 @@ def works() -> bool:
         return False
 
 
-def _handle(f: Function, given: Any) -> int | None:
+def _handle(name: str, given: Any) -> int | None:
     frame = given.contents
-    if frame.extension:  # XLA asks what it has to do with
-        asked = ctypes.cast(frame.extension, POINTER(_Extension)).contents
-        if asked.type == METADATA:
-            ours, theirs = asked.metadata.contents, frame.api.contents.version
-            ours.version.major, ours.version.minor, ours.traits = MAJOR, theirs.minor, 0
-            return None
     try:
-        found = f(*(_array(one.contents) for one in frame.given.each[: frame.given.size]))
-        for there, result in zip(frame.results.each[: frame.results.size], found, strict=True):
-            _array(there.contents)[...] = result
+        if frame.extension and _introduced(frame):
+            return None
+        found = _functions[name](*(_array(one.contents) for one in frame.given.each[: frame.given.size]))
+        for buffer, result in zip(frame.results.each[: frame.results.size], found, strict=True):
+            there = _array(buffer.contents)
+            if there.shape != np.shape(result):
+                raise ValueError(f"{name} was to give shape {there.shape}, and gave {np.shape(result)}")
+            np.copyto(there, result, casting="same_kind")
     except BaseException as mistake:  # it must not be lost: nobody but XLA hears of it
-        told = f"{type(mistake).__name__}: {mistake}".encode()
+        told = ascii(f"{type(mistake).__name__}: {mistake}")[1:-1].encode()
         made = _Mistake(ctypes.sizeof(_Mistake), None, told, INTERNAL)
         return frame.api.contents.error(ctypes.byref(made))
     return None
+
+
+def _introduced(frame: Any) -> bool:
+    """Whether XLA only asked which interface this is; it has been told."""
+    asked = ctypes.cast(frame.extension, POINTER(_Extension)).contents
+    if asked.type != METADATA:
+        return False
+    ours, theirs = asked.metadata.contents, frame.api.contents.version
+    ours.version.major, ours.version.minor, ours.traits = MAJOR, theirs.minor, 0
+    return True
 
 
 def _array(buffer: _Buffer) -> np.ndarray:
