@@ -147,7 +147,7 @@ Processor time of one training step on one thread, in ms: the least of {TURNS}. 
 ![each against its cost, both axes logarithmic](scaling.png)
 
 The pairs are 0.3 p², so a step's cost would grow as p² if nothing else hung on p; but neurons to logits is a product
-as wide as p. (Beyond p = 300 that is more than W_out and W_U one after the other, and circuits are not multiplied out.)
+as wide as p. (Beyond p = 290 that is more than W_out and W_U one after the other, and circuits are not multiplied out.)
 In the width the circuits' products grow as D and the tables' as D². Length: products grow as T, attention as T², and at
 these lengths neither has the upper hand.
 

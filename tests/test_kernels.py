@@ -331,7 +331,8 @@ def test_first_attention(examples, normed, biased, dtype):
 
 def test_circuits_take_gradients_as_they_lie(monkeypatch):
     monkeypatch.setattr(circuits, "adds_rows_up", lambda *_: True)
-    cfg = ModelConfig(vocab_size=7, n_ctx=3, d_model=16, n_heads=2, d_mlp=21)
+    shape: dict[str, Any] = {"vocab_size": 7, "n_ctx": 3, "d_model": 16, "n_heads": 2, "d_mlp": 21}
+    cfg = ModelConfig(**shape)
     tokens, dlogits = generator(2, "tokens").integers(0, 7, (50, 3)), random(50, 1, 7, purpose="dlogits")
     with fused.using(kernels.available()):
         made, origin = circuits.multiply_out(decoder_only.init(cfg, 0), tokens, cfg)
