@@ -69,7 +69,9 @@ def test_shares_add_up_to_the_batch(three, monkeypatch, model):
     whole, of_parts = objective.loss_and_grads(params, data, goal), shares.gradient(params, data, goal)
     assert of_parts[0] == pytest.approx(whole[0], rel=1e-13)
     assert_close_trees(of_parts[1], whole[1], 1e-12)
-    ahead = shares.forwards(params, data, goal)
+    ahead, scores = shares.forwards(params, data, goal)
+    for got, expected in zip(scores, objective.scores(params, data, goal), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
     assert_close_trees(shares.gradient(params, data, goal, ahead)[1], whole[1], 1e-12)
 
 

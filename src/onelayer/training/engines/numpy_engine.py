@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import kernels, threads
+from ... import kernels
 from ...arrays import Array, flatten, map_tree
 from ...fused import using
 from ...sublayers import attention_blocked, attention_rows
@@ -21,7 +21,7 @@ from .. import step as steps
 from ..batches import Batches, lengths
 from ..config import RunConfig
 from ..events import Stepped, Watch
-from ..objective import Objective, Scores, accumulated, judge
+from ..objective import Objective, accumulated
 from ..step import Gradient, TrainState
 from . import Diverged, shares
 from .memory import keep_freed_memory
@@ -98,11 +98,9 @@ class Engine:
             most = evaluation.chunk(self.task, batch)
             same = batch is self.batches.train and self.batches.whole  # what the next step will see
             if same and len(batch.tokens) <= most:
-                ahead = shares.forwards(state.params, batch, self.objective)
+                ahead, found = shares.forwards(state.params, batch, self.objective)
                 self._ahead, met = (state.params, ahead), ahead.met
-                answers = [answer for answer, _ in ahead.parts]
-                found = judged(answers, shares.shares(batch, self.objective))
-                logits = np.concatenate(answers) if keep else None
+                logits = np.concatenate([answer for answer, _ in ahead.parts]) if keep else None
             else:
                 of = self._lengths[split]
                 found, logits = evaluation.judged(state.params, batch, self.objective, most, of, keep, met)
@@ -128,12 +126,6 @@ class Engine:
 
     def from_host(self, state: TrainState) -> TrainState:
         return state
-
-
-def judged(answers: list[Any], parts: list[Batch]) -> Scores:
-    """The scores of a batch, from its shares' logits."""
-    found = threads.together(lambda i: judge(answers[i], parts[i]), range(len(parts)))
-    return Scores(*(np.concatenate(one) for one in zip(*found, strict=True)))
 
 
 def _in_order(state: TrainState) -> TrainState:

@@ -11,10 +11,12 @@ such pauses: what lies between the products is done side by side as well, and ot
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ... import threads
 from ...arrays import Array, map_tree
 from ...tasks import Batch
-from ..objective import Met, Objective, accumulated, forward, loss_and_grads, meet, to_parameters
+from ..objective import Met, Objective, Scores, accumulated, forward, judge, loss_and_grads, meet, to_parameters
 
 __all__ = ["Ahead", "alone", "forwards", "gradient", "shares"]
 
@@ -40,11 +42,17 @@ class Ahead(NamedTuple):
     parts: list[tuple[Array, Any]]
 
 
-def forwards(params: Any, batch: Batch, objective: Objective) -> Ahead:
+def forwards(params: Any, batch: Batch, objective: Objective) -> tuple[Ahead, Scores]:
+    """The forward passes, and the scores of what they said."""
     with alone(batch, objective):
         met = meet(params, batch, objective)
-        parts = shares(met.batch, objective)
-        return Ahead(met, threads.together(lambda part: forward(met.params, part, objective), parts))
+
+        def answer(part: Batch) -> tuple[tuple[Array, Any], Scores]:
+            said = forward(met.params, part, objective)
+            return said, judge(said[0], part)
+
+        said, scores = zip(*threads.together(answer, shares(met.batch, objective)), strict=True)
+        return Ahead(met, list(said)), Scores(*(np.concatenate(part) for part in zip(*scores, strict=True)))
 
 
 def gradient(
