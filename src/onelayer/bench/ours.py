@@ -100,10 +100,12 @@ def _scan(
 
     def many(state: Any, ts: Any, there: Any) -> Any:
         seen, gradient = (batch, examples.gradient) if handed else (there, None)
+
+        def one(state: Any, t: Any) -> tuple[Any, None]:
+            return steps.take(state, seen, t, objective, rules, gradient)[0], None
+
         with using(attention_blocked.STAND_INS if blocked else {}):
-            return jax.lax.scan(lambda s, t: (steps.take(s, seen, t, objective, rules, gradient)[0], None), state, ts)[
-                0
-            ]
+            return jax.lax.scan(one, state, ts)[0]
 
     compiled = jax.jit(many, donate_argnums=0).lower(state, jnp.arange(n), there).compile()
     return compiled, state, there

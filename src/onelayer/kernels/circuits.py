@@ -141,7 +141,10 @@ def _weigh(rows, scores, weights):
 
 @compiled
 def _weigh_backward(rows, dweights, weights, dscores):
-    """dscores[h, the row that asks, rows[b]] += what the softmax sends back"""
+    """dscores[h, the row that asks, rows[b]] += what the softmax sends back.
+
+    Heads lie side by side here: head by head, as tables.py has it, this took six times as long.
+    """
     (B, T, H), (_, U, R) = weights.shape, dscores.shape
     for b in range(B):
         seats, w, d, asks = rows[b], weights[b], dweights[b], rows[b, T - 1] - (R - U)
